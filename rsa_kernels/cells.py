@@ -1,0 +1,95 @@
+"""Simulation cells: rows a, b, c; completion of non-periodic directions; volumes and heights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import _checks
+
+
+def as_batch(cell: Tensor, pbc, n_systems: int) -> tuple[Tensor, Tensor]:
+    """Bring a cell and its periodic flags to (n_systems, 3, 3) and (n_systems, 3).
+
+    Parameters
+    ----------
+    cell : Tensor
+        (3, 3) or (n_systems, 3, 3), rows a, b, c in Å.
+    pbc : bool, sequence of 3 bools or Tensor
+        One flag for all directions, (3,), or (n_systems, 3).
+    n_systems : int
+        Number of systems.
+    """
+    _checks.tensor("cell", cell)
+    if cell.shape == (3, 3):
+        cells = cell.unsqueeze(0).expand(n_systems, 3, 3)
+    elif cell.shape == (n_systems, 3, 3):
+        cells = cell
+    else:
+        wanted = "(3, 3)" if n_systems == 1 else f"(3, 3) or ({n_systems}, 3, 3)"
+        raise ValueError(f"`cell` must have shape {wanted}, got {tuple(cell.shape)}")
+    flags = torch.as_tensor(pbc, dtype=torch.bool, device=cell.device)
+    if flags.dim() == 0:
+        flags = flags.expand(3)
+    if flags.shape == (3,):
+        flags = flags.unsqueeze(0).expand(n_systems, 3)
+    elif flags.shape != (n_systems, 3):
+        raise ValueError(f"`pbc` must be one bool, have shape (3,) or ({n_systems}, 3), got {tuple(flags.shape)}")
+    return cells, flags
+
+
+def complete(cells: Tensor, pbc: Tensor) -> Tensor:
+    """Replace missing (zero) vectors of non-periodic directions by unit vectors normal to the others.
+
+    Parameters
+    ----------
+    cells : Tensor
+        (n_systems, 3, 3), float64.
+    pbc : Tensor
+        (n_systems, 3) bool.
+
+    Returns
+    -------
+    Tensor
+        (n_systems, 3, 3), invertible; rows that were given are kept as they are.
+
+    Raises
+    ------
+    ValueError
+        A periodic direction has a zero vector, or the vectors are linearly dependent.
+    """
+    lengths = cells.norm(dim=-1)
+    missing = lengths == 0
+    if bool((missing & pbc).any()):
+        raise ValueError("`cell` has a zero vector in a periodic direction; give it a length or set its `pbc` to False")
+    if bool(missing.any()):
+        cells = cells.clone()
+        for index in torch.nonzero(missing.any(dim=1)).flatten().tolist():
+            cells[index] = _complete_one(cells[index], missing[index])
+        lengths = cells.norm(dim=-1)
+    # Volume over the product of lengths: 1 for a right angle cell, 0 for dependent vectors.
+    flatness = torch.linalg.det(cells).abs() / lengths.prod(dim=-1)
+    if not bool((flatness > 1e-8).all()):
+        worst = int(flatness.argmin())
+        raise ValueError(f"`cell` of system {worst} is singular: its vectors are linearly dependent, {cells[worst].tolist()}")
+    return cells
+
+
+def _complete_one(cell: Tensor, missing: Tensor) -> Tensor:
+    given = cell[~missing]
+    # Rows of Vh past the rank of the given vectors span their orthogonal complement.
+    rank = given.shape[0]
+    complement = torch.eye(3, dtype=cell.dtype, device=cell.device) if rank == 0 else torch.linalg.svd(given)[2][rank:]
+    completed = cell.clone()
+    completed[missing] = complement[: int(missing.sum())]
+    return completed
+
+
+def volume(cell: Tensor) -> Tensor:
+    """Volume |a · (b × c)| in Å³ of (..., 3, 3) cells."""
+    return torch.linalg.det(cell).abs()
+
+
+def heights(cell: Tensor) -> Tensor:
+    """Distances between opposite faces, (..., 3), Å: h_a = V / |b × c| = 1 / |row of A⁻ᵀ|."""
+    return 1.0 / torch.linalg.inv(cell).norm(dim=-2)
