@@ -1,0 +1,5 @@
+"""Counter-based random numbers: the public names of this op."""
+
+from .op import bits, normal
+
+__all__ = ["bits", "normal"]
