@@ -1,0 +1,210 @@
+"""What a potential is: the protocol every energy model follows, pair potentials, and sums of potentials."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+
+import torch
+
+import rsa_kernels as rk
+from rsa_kernels.pair import PairTable
+
+from .composition import check_neutral, composition
+from .functions import PairFunction
+
+if TYPE_CHECKING:
+    from ..state import State
+
+
+class Evaluation(NamedTuple):
+    """What a potential returns for one state.
+
+    Attributes
+    ----------
+    energy : torch.Tensor or None
+        Potential energy, 0-d float64, eV.
+    forces : torch.Tensor
+        −dE/dr, (n_atoms, 3), eV/Å.
+    virial : torch.Tensor or None
+        W = −dE/dε (ε the strain), (3, 3) symmetric, eV. Pressure is (2 E_kin/3 + tr W/3)/V, static stress
+        −W/V.
+    per_atom_energy : torch.Tensor or None
+        Energies that add up to `energy`, (n_atoms,), eV.
+    """
+
+    energy: torch.Tensor | None
+    forces: torch.Tensor
+    virial: torch.Tensor | None = None
+    per_atom_energy: torch.Tensor | None = None
+
+
+@runtime_checkable
+class Potential(Protocol):
+    """An energy model of a state.
+
+    `cutoff` (Å) is the range of the neighbour list the model wants, 0 when it needs none. What is not asked
+    for may be None.
+    """
+
+    name: str
+    cutoff: float
+
+    def evaluate(
+        self,
+        state: State,
+        neighbors,
+        *,
+        energy: bool = True,
+        virial: bool = True,
+        per_atom_energy: bool = False,
+    ) -> Evaluation:
+        """Return the forces on the atoms of `state` and what else is asked for."""
+        ...
+
+
+class PairPotential:
+    """A sum over pairs of tabulated functions, plus one constant per atom.
+
+        E = Σ_{i<j, r_ij<rc} f_{ab}(r_ij) + Σ_i s_a        (a, b the species of i, j)
+
+    Parameters
+    ----------
+    name, citation : str
+        What the potential is called and where it was published.
+    functions : mapping of (int, int) to callable
+        f_ab, one per pair of atomic numbers: distance (Å) -> energy (eV), in torch.
+    r_min, cutoff : float
+        Shortest distance the potential is defined for and the cutoff rc, Å. An approach below `r_min` stops a
+        run.
+    charges : mapping of int to float
+        Charge of each species, e; what neutrality is checked with.
+    self_energies : mapping of int to float, optional
+        s_a, eV; the self terms of a truncated Coulomb sum.
+    tolerance : float
+        Largest interpolation error of the table, relative to the value or to 1 meV (1 meV/Å for the force),
+        whichever is larger.
+
+    Notes
+    -----
+    `functions` define the potential; `table`, built from them on first use, is what runs. The virial of the
+    constants is zero.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        functions: Mapping[tuple[int, int], PairFunction],
+        *,
+        r_min: float,
+        cutoff: float,
+        charges: Mapping[int, float],
+        self_energies: Mapping[int, float] | None = None,
+        citation: str = "",
+        tolerance: float = 1e-7,
+    ):
+        self.name = name
+        self.citation = citation
+        self.functions = dict(functions)
+        self.r_min = float(r_min)
+        self.cutoff = float(cutoff)
+        self.charges = dict(charges)
+        self.self_energies = {z: e for z, e in (self_energies or {}).items() if e != 0.0}
+        self.tolerance = float(tolerance)
+
+    @property
+    def species(self) -> tuple[int, ...]:
+        """Atomic numbers the potential knows, ascending."""
+        return tuple(sorted({z for pair in self.functions for z in pair}))
+
+    @functools.cached_property
+    def table(self) -> PairTable:
+        """The pair functions, tabulated to `tolerance`."""
+        return PairTable.from_functions(
+            species=self.species,
+            functions=self.functions,
+            r_min=self.r_min,
+            cutoff=self.cutoff,
+            tolerance=self.tolerance,
+        )
+
+    @functools.cached_property
+    def _self_energy_of_element(self) -> torch.Tensor:
+        table = torch.zeros(max(self.species) + 1, dtype=torch.float64)
+        for z, value in self.self_energies.items():
+            table[z] = value
+        return table
+
+    def check_composition(self, atomic_numbers: torch.Tensor) -> None:
+        """Refuse elements without parameters and a total charge that is not zero.
+
+        Raises
+        ------
+        ValueError
+            Naming the element, or the charge left over.
+        """
+        check_neutral(self.name, self.charges, composition(self.name, atomic_numbers, self.species))
+
+    def evaluate(
+        self,
+        state: State,
+        neighbors,
+        *,
+        energy: bool = True,
+        virial: bool = True,
+        per_atom_energy: bool = False,
+    ) -> Evaluation:
+        """Return energy, forces, virial of `state`; `neighbors` must reach at least `cutoff`."""
+        result = rk.pair.evaluate(
+            self.table,
+            state.positions,
+            state.cell,
+            state.atomic_numbers,
+            neighbors,
+            energy=energy,
+            virial=virial,
+            per_atom_energy=per_atom_energy,
+        )
+        total = result.energy[0] if energy else None
+        atomic = result.per_atom_energy
+        if self.self_energies and (energy or per_atom_energy):
+            constants = self._self_energy_of_element.to(state.positions.device)[state.atomic_numbers]
+            total = total + constants.sum() if energy else None
+            atomic = atomic + constants if per_atom_energy else None
+        return Evaluation(total, result.forces, result.virial[0] if virial else None, atomic)
+
+
+class SumPotential:
+    """The sum of several potentials, for instance a machine-learned short range and an analytic long range.
+
+    All of them are handed the same neighbour list, whose range is the largest of their cutoffs; each keeps to
+    its own cutoff.
+    """
+
+    def __init__(self, potentials: Sequence[Potential], name: str | None = None):
+        if not potentials:
+            raise ValueError("`potentials` must name at least one potential, got an empty sequence")
+        self.potentials = tuple(potentials)
+        self.name = name or "+".join(p.name for p in self.potentials)
+        self.cutoff = max(p.cutoff for p in self.potentials)
+
+    def check_composition(self, atomic_numbers: torch.Tensor) -> None:
+        """Let every part refuse a composition it is not made for."""
+        for potential in self.potentials:
+            if hasattr(potential, "check_composition"):
+                potential.check_composition(atomic_numbers)
+
+    def evaluate(
+        self,
+        state: State,
+        neighbors,
+        *,
+        energy: bool = True,
+        virial: bool = True,
+        per_atom_energy: bool = False,
+    ) -> Evaluation:
+        """Return the sums of what the parts return."""
+        asked = {"energy": energy, "virial": virial, "per_atom_energy": per_atom_energy}
+        parts = [p.evaluate(state, neighbors, **asked) for p in self.potentials]
+        return Evaluation(*(None if None in column else sum(column) for column in zip(*parts, strict=True)))
