@@ -1,0 +1,3 @@
+// The pair potential's row loop for avx512.
+#define RK_ISA avx512
+#include "pair_impl.hpp"

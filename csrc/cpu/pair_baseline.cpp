@@ -1,0 +1,3 @@
+// The pair potential's row loop for baseline.
+#define RK_ISA baseline
+#include "pair_impl.hpp"

@@ -1,0 +1,151 @@
+// Eight doubles at a time, in GCC/Clang vector extensions: one source for AVX-512, AVX2 and any other processor.
+//
+// Only what the extensions cannot say (compress, reciprocal square root) has an intrinsic form. The file is
+// included by translation units compiled for different instruction sets, so everything is in an anonymous
+// namespace: no inline function may be shared between them by the linker.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define RK_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define RK_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, rk::v8l{__VA_ARGS__})
+#endif
+
+namespace rk {
+namespace {
+
+constexpr int LANES = 8;
+typedef double v8d __attribute__((vector_size(64)));
+typedef double v4d __attribute__((vector_size(32)));
+typedef int64_t v8l __attribute__((vector_size(64)));
+typedef int32_t v8i __attribute__((vector_size(32)));
+
+inline v8d broadcast(double x) { return v8d{x, x, x, x, x, x, x, x}; }
+
+inline v8d load(const double* p) {
+    v8d v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline v4d load4(const double* p) {
+    v4d v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+inline void store(double* p, v8d v) { std::memcpy(p, &v, sizeof v); }
+
+inline double sum(v8d v) {
+    return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
+}
+
+inline v8d join(v4d low, v4d high) {
+#if defined(__AVX512F__)
+    return (v8d)_mm512_insertf64x4(_mm512_castpd256_pd512((__m256d)low), (__m256d)high, 1);
+#else
+    v8d v;
+    std::memcpy(&v, &low, 32);
+    std::memcpy(reinterpret_cast<char*>(&v) + 32, &high, 32);
+    return v;
+#endif
+}
+
+// 1/√x to double rounding (two Newton steps from a 14-bit start on AVX-512), for x > 0 and finite.
+inline v8d inverse_sqrt(v8d x) {
+#if defined(__AVX512F__)
+    v8d y = (v8d)_mm512_rsqrt14_pd((__m512d)x);
+    const v8d half = x * 0.5;
+    y = y + y * (0.5 - half * y * y);
+    y = y + y * (0.5 - half * y * y);
+    return y;
+#else
+    v8d y;
+    for (int l = 0; l < LANES; ++l) y[l] = 1.0 / std::sqrt(x[l]);
+    return y;
+#endif
+}
+
+// Towards zero, for |x| < 2³¹.
+inline v8d truncate(v8d x) { return __builtin_convertvector(__builtin_convertvector(x, v8i), v8d); }
+
+// A table of sixteen doubles, read by eight whole numbers in [0, 16) at once; on AVX-512 it lives in two registers.
+struct Lookup16 {
+    v8d low, high;
+    explicit Lookup16(const double* p) : low(load(p)), high(load(p + 8)) {}
+    v8d operator[](v8d index) const {
+#if defined(__AVX512F__)
+        // Adding 2⁵² leaves the whole number in the low bits of the significand, which is all the permutation reads.
+        const v8d bits = index + 4503599627370496.0;
+        return (v8d)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)bits), (__m512d)high);
+#else
+        double values[16];
+        store(values, low);
+        store(values + 8, high);
+        v8d out;
+        for (int l = 0; l < LANES; ++l) out[l] = values[static_cast<int>(index[l])];
+        return out;
+#endif
+    }
+};
+
+// Lanes of `v` whose bit is set in `mask`, packed to the front and stored; up to 8 doubles past `p` are overwritten.
+inline void compress_store(double* p, unsigned mask, v8d v) {
+#if defined(__AVX512F__)
+    // Compressing into a register and storing it whole avoids the slow memory form of the instruction.
+    _mm512_storeu_pd(p, _mm512_maskz_compress_pd(static_cast<__mmask8>(mask), (__m512d)v));
+#else
+    for (int l = 0; l < LANES; ++l) {
+        *p = v[l];
+        p += (mask >> l) & 1u;
+    }
+#endif
+}
+
+inline void compress_store(int32_t* p, unsigned mask, v8i v) {
+#if defined(__AVX512F__) && defined(__AVX512VL__)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_maskz_compress_epi32(static_cast<__mmask8>(mask), (__m256i)v));
+#else
+    for (int l = 0; l < LANES; ++l) {
+        *p = v[l];
+        p += (mask >> l) & 1u;
+    }
+#endif
+}
+
+// Bit l set where a[l] < b[l]; NaN is never less.
+inline unsigned less_mask(v8d a, v8d b) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ);
+#else
+    unsigned mask = 0;
+    for (int l = 0; l < LANES; ++l) mask |= static_cast<unsigned>(a[l] < b[l]) << l;
+    return mask;
+#endif
+}
+
+// Eight records of four doubles to four vectors: record l goes to lane l.
+inline void transpose_8x4(const double* const p[8], v8d& x, v8d& y, v8d& z, v8d& w) {
+    const v8d a = join(load4(p[0]), load4(p[2]));
+    const v8d b = join(load4(p[1]), load4(p[3]));
+    const v8d c = join(load4(p[4]), load4(p[6]));
+    const v8d d = join(load4(p[5]), load4(p[7]));
+    const v8d ab_even = RK_SHUFFLE(a, b, 0, 8, 2, 10, 4, 12, 6, 14);
+    const v8d ab_odd = RK_SHUFFLE(a, b, 1, 9, 3, 11, 5, 13, 7, 15);
+    const v8d cd_even = RK_SHUFFLE(c, d, 0, 8, 2, 10, 4, 12, 6, 14);
+    const v8d cd_odd = RK_SHUFFLE(c, d, 1, 9, 3, 11, 5, 13, 7, 15);
+    x = RK_SHUFFLE(ab_even, cd_even, 0, 1, 4, 5, 8, 9, 12, 13);
+    z = RK_SHUFFLE(ab_even, cd_even, 2, 3, 6, 7, 10, 11, 14, 15);
+    y = RK_SHUFFLE(ab_odd, cd_odd, 0, 1, 4, 5, 8, 9, 12, 13);
+    w = RK_SHUFFLE(ab_odd, cd_odd, 2, 3, 6, 7, 10, 11, 14, 15);
+}
+
+}  // namespace
+}  // namespace rk

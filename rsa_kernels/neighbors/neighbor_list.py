@@ -1,0 +1,263 @@
+"""The public neighbour list: built once, kept valid by a Verlet skin, read as edges or as compact rows."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .. import _checks, cells
+from ..errors import NonFiniteError
+from .op import neighbor_rows, used_skin
+
+
+def neighbor_list(
+    positions: Tensor,
+    cell: Tensor,
+    pbc,
+    cutoff: float,
+    batch_ptr: Tensor | None = None,
+    half: bool = False,
+    skin: float = 0.0,
+) -> NeighborList:
+    """List the pairs of atoms closer than a cutoff, with all their periodic images.
+
+    A pair is (i, j, S) with r_ij = r_j + S·cell − r_i and |r_ij| < cutoff + skin.
+
+    ======================  ==========================
+    symbol                  argument / attribute
+    ======================  ==========================
+    r_i                     ``positions``
+    rows a, b, c            ``cell``
+    S                       ``unit_shifts``
+    i, j                    ``edge_index``
+    ======================  ==========================
+
+    Parameters
+    ----------
+    positions : Tensor
+        (n_atoms, 3) Å, float64 or float32; wrapped or not. Distances are compared in float64.
+    cell : Tensor
+        (3, 3) or (n_systems, 3, 3) Å, rows a, b, c, any shape with a volume. Vectors of non-periodic directions
+        may be zero.
+    pbc : bool, sequence of 3 bools or Tensor
+        Periodic directions: one flag, (3,) or (n_systems, 3).
+    cutoff : float
+        Å; may exceed the cell (several images of the same pair are then listed).
+    batch_ptr : Tensor, optional
+        (n_systems + 1,) int64 offsets of the systems in the atoms. None: one system.
+    half : bool
+        List each pair once (i < j, or i = j with the first non-zero of S positive) instead of from both sides.
+    skin : float
+        Å; extra reach, so that `NeighborList.update` rebuilds only when motion has used it up.
+
+    Returns
+    -------
+    NeighborList
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument has a wrong shape, dtype, device or value.
+    rsa_kernels.errors.NonFiniteError
+        A position is NaN or infinite.
+    rsa_kernels.errors.CapacityError
+        The cutoff reaches over more images than 32-bit indices.
+
+    Notes
+    -----
+    O(n_atoms) time: bins half a cutoff wide over atoms and explicit images. Memory: 4 bytes a pair and 16 a
+    periodic image; reading ``edge_index`` and ``unit_shifts`` expands to 28 bytes a pair. The result does not
+    depend on the number of threads.
+
+    Examples
+    --------
+    >>> import torch, rsa_kernels as rk
+    >>> nl = rk.neighbor_list(torch.zeros(1, 3, dtype=torch.float64), 2.0 * torch.eye(3, dtype=torch.float64), True, 2.1)
+    >>> nl.edge_index.shape
+    torch.Size([2, 6])
+    """
+    _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32))
+    _checks.shape("positions", positions, "n_atoms", 3)
+    _checks.tensor("cell", cell, dtypes=(torch.float64, torch.float32), device=positions.device)
+    cutoff = _checks.positive("cutoff", cutoff, "Å")
+    if not 0.0 <= float(skin) < math.inf:
+        raise ValueError(f"`skin` must be zero or positive, in Å, got {skin}")
+    batch_ptr = _checks.batch(batch_ptr, positions.shape[0], positions.device)
+    _, flags = cells.as_batch(cell, pbc, batch_ptr.numel() - 1)
+    return NeighborList(positions, cell, flags.contiguous(), cutoff, batch_ptr, bool(half), float(skin))
+
+
+class NeighborList:
+    """Pairs of atoms within ``cutoff + skin``, as returned by `neighbor_list`.
+
+    Attributes
+    ----------
+    edge_index : Tensor
+        (2, n_pairs) int64, rows i and j, sorted by i. Expanded on first use.
+    unit_shifts : Tensor
+        (n_pairs, 3) int32, S.
+    row_ptr : Tensor
+        (n_atoms + 1,) int64: pairs of atom i are ``row_ptr[i]:row_ptr[i + 1]``.
+    rows, columns, owners, image_shifts : Tensor
+        The compact form kernels read. Entry e of ``owners`` (n_extended,) and ``image_shifts`` (n_extended, 3) is an atom
+        (the first n_atoms) or an image at ``positions[owners[e]] + image_shifts[e] @ cell``; row k belongs to atom
+        ``owners[k]`` and its neighbours are the entries ``columns[rows[k]:rows[k + 1]]``. Always a full list.
+    reference_positions, reference_cell : Tensor
+        Copies of what the list was last built from; building from them again gives the same list, bit for bit.
+    cutoff, skin, pbc, batch_ptr, half
+        As given.
+    n_rebuilds : int
+        How often `update` has rebuilt.
+    """
+
+    def __init__(self, positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, batch_ptr: Tensor, half: bool, skin: float):
+        self.pbc, self.cutoff, self.batch_ptr, self.half, self.skin = pbc, cutoff, batch_ptr, half, skin
+        self.n_rebuilds = 0
+        self._build(positions, cell)
+
+    def _build(self, positions: Tensor, cell: Tensor) -> None:
+        with torch.no_grad():
+            self.reference_positions = positions.detach().to(torch.float64, copy=True).contiguous()
+            self.reference_cell = cell.detach().to(torch.float64, copy=True).contiguous()
+            self._reference_cells = self._completed(self.reference_cell)
+            self.rows, self.columns, self.owners, self.image_shifts = neighbor_rows(
+                self.reference_positions, self._reference_cells, self.pbc, self.batch_ptr, self.cutoff + self.skin
+            )
+        self._edges: tuple[Tensor, Tensor, Tensor] | None = None
+
+    def _completed(self, cell: Tensor) -> Tensor:
+        batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
+        return cells.complete(batched, self.pbc).contiguous()
+
+    @property
+    def n_atoms(self) -> int:
+        """Number of atoms."""
+        return self.rows.numel() - 1
+
+    @property
+    def n_systems(self) -> int:
+        """Number of systems in the batch."""
+        return self.batch_ptr.numel() - 1
+
+    @property
+    def edge_index(self) -> Tensor:
+        """(2, n_pairs) int64, rows i and j, sorted by i."""
+        return self._expanded()[0]
+
+    @property
+    def unit_shifts(self) -> Tensor:
+        """(n_pairs, 3) int32: r_ij = r_j + S·cell − r_i."""
+        return self._expanded()[1]
+
+    @property
+    def row_ptr(self) -> Tensor:
+        """(n_atoms + 1,) int64 offsets of the atoms' pairs."""
+        return self._expanded()[2]
+
+    def vectors(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å; differentiable in both arguments."""
+        i, j = self.edge_index
+        shifts = self.unit_shifts.to(positions.dtype)
+        if cell.dim() == 2:
+            offset = shifts @ cell
+        else:
+            system = torch.bucketize(i, self.batch_ptr[1:], right=True)
+            offset = (shifts.unsqueeze(1) @ cell[system]).squeeze(1)
+        return positions[j] - positions[i] + offset
+
+    def distances(self, positions: Tensor, cell: Tensor) -> Tensor:
+        """|r_ij| of every listed pair, (n_pairs,) Å; differentiable."""
+        return self.vectors(positions, cell).norm(dim=-1)
+
+    def within(self, cutoff: float, positions: Tensor | None = None, cell: Tensor | None = None) -> NeighborList:
+        """Return the pairs closer than a smaller cutoff, as a list without skin.
+
+        Parameters
+        ----------
+        cutoff : float
+            Å, at most this list's ``cutoff``.
+        positions, cell : Tensor, optional
+            Where the atoms are now. Default: where they were when the list was built.
+        """
+        if _checks.positive("cutoff", cutoff, "Å") > self.cutoff:
+            raise ValueError(f"`cutoff` must be at most the list's own {self.cutoff} Å, got {cutoff}; build a longer list")
+        positions = self.reference_positions if positions is None else positions.detach().to(torch.float64)
+        cell = self.reference_cell if cell is None else cell.detach().to(torch.float64)
+        completed = self._completed(cell)
+        system = torch.bucketize(self.owners.to(torch.int64), self.batch_ptr[1:], right=True)
+        offset = (self.image_shifts.to(torch.float64).unsqueeze(1) @ completed[system]).squeeze(1)
+        extended = positions[self.owners.to(torch.int64)] + offset
+        row = torch.repeat_interleave(torch.arange(self.n_atoms, device=positions.device), self.rows.diff())
+        keep = (extended[self.columns.to(torch.int64)] - extended[row]).square().sum(-1) < cutoff * cutoff
+        inner = object.__new__(NeighborList)
+        inner.__dict__.update(self.__dict__)
+        inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
+        inner.reference_positions, inner.reference_cell, inner._reference_cells = positions.clone(), cell.clone(), completed
+        inner.columns = self.columns[keep]
+        kept = torch.zeros(self.n_atoms, dtype=torch.int64, device=positions.device).index_add_(0, row, keep.to(torch.int64))
+        inner.rows = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
+        return inner
+
+    def used_skin(self, positions: Tensor, cell: Tensor) -> float:
+        """How much of the skin, in Å, motion and the cell's change have used up since the list was built."""
+        completed = self._reference_cells if torch.equal(cell, self.reference_cell) else self._completed(cell)
+        return used_skin(
+            positions.detach().to(torch.float64).contiguous(),
+            self.reference_positions,
+            self.batch_ptr,
+            completed.detach().to(torch.float64),
+            self._reference_cells,
+            self.cutoff,
+        )
+
+    def update(self, positions: Tensor, cell: Tensor) -> bool:
+        """Make the list valid for new positions and cell; rebuild it if motion has used up the skin.
+
+        Returns
+        -------
+        bool
+            Whether the list was rebuilt.
+
+        Raises
+        ------
+        rsa_kernels.errors.NonFiniteError
+            A position or the cell is NaN or infinite; the list is left as it was.
+        """
+        used = self.used_skin(positions, cell)
+        if math.isnan(used):
+            raise NonFiniteError("`positions` or `cell` holds NaN or infinite values; the neighbour list was not updated")
+        if used <= self.skin and self.skin > 0.0:
+            return False
+        self._build(positions, cell)
+        self.n_rebuilds += 1
+        return True
+
+    def _expanded(self) -> tuple[Tensor, Tensor, Tensor]:
+        if self._edges is None:
+            n_atoms = self.n_atoms
+            centre = self.owners[:n_atoms].to(torch.int64)
+            row_of_atom = torch.empty_like(centre)
+            row_of_atom[centre] = torch.arange(n_atoms, device=centre.device)
+            counts = self.rows.diff()[row_of_atom]
+            row_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+            i = torch.repeat_interleave(torch.arange(n_atoms, device=centre.device), counts)
+            start = self.rows[:-1][row_of_atom] - row_ptr[:-1]
+            entry = self.columns[torch.arange(i.numel(), device=i.device) + start[i]].to(torch.int64)
+            j = self.owners[entry].to(torch.int64)
+            shifts = self.image_shifts[entry] - self.image_shifts[row_of_atom[i]]
+            if self.half:
+                first, second, third = shifts.unbind(1)
+                leading = torch.where(first != 0, first, torch.where(second != 0, second, third))
+                keep = (i < j) | ((i == j) & (leading > 0))
+                i, j, shifts = i[keep], j[keep], shifts[keep]
+                row_ptr = torch.cat([counts.new_zeros(1), torch.bincount(i, minlength=n_atoms).cumsum(0)])
+            self._edges = torch.stack([i, j]), shifts.contiguous(), row_ptr
+        return self._edges
+
+    def __repr__(self) -> str:
+        return (
+            f"NeighborList({self.n_atoms} atoms, {self.columns.numel()} neighbours, cutoff {self.cutoff} Å, skin {self.skin} Å,"
+            f" {self.owners.numel() - self.n_atoms} images)"
+        )
