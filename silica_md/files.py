@@ -1,12 +1,15 @@
 """Files that survive a kill: whole files replaced in one step, and growing files cut back to a known
 length."""
+
+from __future__ import annotations
+
 import os
 from pathlib import Path
 
 __all__ = ["AppendFile", "replace_file"]
 
 
-def replace_file(path, data):
+def replace_file(path: str | Path, data: bytes | str) -> Path:
     """Write `data` to `path` so that a reader finds the old file or the new one, never a part.
 
     The bytes go to a temporary file beside `path`, are synced to the disk, and the file is renamed over
@@ -57,12 +60,12 @@ class AppendFile:
         Nothing is touched until the first `append` or `cut`.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         self.size = 0
         self._descriptor = None
 
-    def append(self, data, mark=None):
+    def append(self, data: bytes, mark: tuple[int, bytes] | None = None) -> None:
         """Append `data` (bytes), then overwrite with `mark` = (offset in the file, bytes), if given.
 
         Raises
@@ -84,13 +87,13 @@ class AppendFile:
                 raise
         self.size += len(data)
 
-    def sync(self):
+    def sync(self) -> None:
         """Force what was appended to the disk, so that a checkpoint never remembers bytes a crash could
         lose."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)
 
-    def cut(self, size, mark=None):
+    def cut(self, size: int, mark: tuple[int, bytes] | None = None) -> None:
         """Drop everything after the first `size` bytes; `mark` as in `append`, written before the cut.
 
         Raises
@@ -115,7 +118,7 @@ class AppendFile:
         os.ftruncate(self._descriptor, size)
         self.size = size
 
-    def close(self):
+    def close(self) -> None:
         """Sync and close; a later `append` needs a `cut` first."""
         if self._descriptor is not None:
             os.fsync(self._descriptor)

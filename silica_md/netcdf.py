@@ -6,6 +6,9 @@ variables, and then one record per frame. The number of records stands in bytes 
 appended first and counted afterwards. Format: Unidata, *NetCDF Classic Format Specification*.
 Convention: *AMBER NetCDF Trajectory Convention*, version 1.0.
 """
+
+from __future__ import annotations
+
 import struct
 
 import numpy as np
@@ -17,23 +20,23 @@ _SEGMENT_LENGTH = 64    # bytes kept for a segment's name
 _TAG_DIMENSION, _TAG_VARIABLE, _TAG_ATTRIBUTE = 10, 11, 12
 _TYPES = {"char": (2, "S1"), "int": (4, ">i4"), "float": (5, ">f4"), "double": (6, ">f8")}    # code, dtype
 
-# name: (type, dimensions, units); a frame holds these, in this order
+# name: (type, dimensions, attributes); a frame holds these, in this order
 _RECORDS = {
-    "time": ("double", ("frame",), "picosecond"),
-    "step": ("double", ("frame",), None),    # NetCDF-3 has no 64-bit integer; exact to 2**53
-    "segment": ("char", ("frame", "segment_label"), None),
-    "cell_lengths": ("double", ("frame", "cell_spatial"), "angstrom"),
-    "cell_angles": ("double", ("frame", "cell_angular"), "degree"),
-    "coordinates": ("float", ("frame", "atom", "spatial"), "angstrom"),
+    "time": ("double", ("frame",), {"units": "picosecond"}),
+    "step": ("double", ("frame",), {}),    # NetCDF-3 has no 64-bit integer; exact to 2**53
+    "segment": ("char", ("frame", "segment_label"), {"_Encoding": "utf-8"}),    # read as one word
+    "cell_lengths": ("double", ("frame", "cell_spatial"), {"units": "angstrom"}),
+    "cell_angles": ("double", ("frame", "cell_angular"), {"units": "degree"}),
+    "coordinates": ("float", ("frame", "atom", "spatial"), {"units": "angstrom"}),
 }
 
 
-def encode_count(n_frames):
+def encode_count(n_frames: int) -> bytes:
     """The 4 bytes at `COUNT_OFFSET` that make `n_frames` frames visible."""
     return struct.pack(">i", n_frames)
 
 
-def encode_header(atomic_numbers, title, version):
+def encode_header(atomic_numbers: np.ndarray, title: str, version: str) -> bytes:
     """Header and fixed variables of a file without frames.
 
     Parameters
@@ -51,24 +54,22 @@ def encode_header(atomic_numbers, title, version):
     lengths = {"frame": 0, "spatial": 3, "atom": len(atomic_numbers), "cell_spatial": 3, "cell_angular": 3,
                "label": 5, "segment_label": _SEGMENT_LENGTH}
     fixed = {
-        "spatial": ("char", ("spatial",), None, b"xyz"),
-        "cell_spatial": ("char", ("cell_spatial",), None, b"abc"),
-        "cell_angular": ("char", ("cell_angular", "label"), None, b"alphabeta gamma"),
-        "atom_types": ("int", ("atom",), None, np.asarray(atomic_numbers, ">i4").tobytes()),
+        "spatial": ("char", ("spatial",), {}, b"xyz"),
+        "cell_spatial": ("char", ("cell_spatial",), {}, b"abc"),
+        "cell_angular": ("char", ("cell_angular", "label"), {}, b"alphabeta gamma"),
+        "atom_types": ("int", ("atom",), {}, np.asarray(atomic_numbers, ">i4").tobytes()),
     }
-    attributes = {"title": title, "program": "silica_md", "programVersion": version,
-                  "Conventions": "AMBER", "ConventionVersion": "1.0"}
     start = b"CDF\x02" + encode_count(0)
     start += _list(_TAG_DIMENSION, [_name(name) + _int(length) for name, length in lengths.items()])
-    start += _attributes(attributes)
+    start += _attributes({"title": title, "program": "silica_md", "programVersion": version,
+                          "Conventions": "AMBER", "ConventionVersion": "1.0"})
 
     def variables(begin):
         entries = []
-        for name, (kind, dimensions, units, *_) in (fixed | _RECORDS).items():
+        for name, (kind, dimensions, attributes, *_) in (fixed | _RECORDS).items():
             size = _padded(_bytes_of(kind, dimensions, lengths))
             ids = b"".join(_int(list(lengths).index(d)) for d in dimensions)
-            entries.append(_name(name) + _int(len(dimensions)) + ids
-                           + _attributes({"units": units} if units else {})
+            entries.append(_name(name) + _int(len(dimensions)) + ids + _attributes(attributes)
                            + _int(_TYPES[kind][0]) + struct.pack(">Iq", min(size, 2**32 - 1), begin))
             begin += size
         return _list(_TAG_VARIABLE, entries)
@@ -77,7 +78,9 @@ def encode_header(atomic_numbers, title, version):
     return start + variables(begin) + b"".join(_pad(value[3]) for value in fixed.values())
 
 
-def encode_frame(positions, cell, pbc, time, step, segment):
+def encode_frame(
+    positions: np.ndarray, cell: np.ndarray, pbc: np.ndarray, time: float, step: int, segment: str
+) -> bytes:
     """One record.
 
     Parameters
@@ -114,7 +117,7 @@ def encode_frame(positions, cell, pbc, time, step, segment):
     return record
 
 
-def standard_orientation(positions, cell):
+def standard_orientation(positions: np.ndarray, cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn atoms and cell together so that a lies along x and b in the xy plane.
 
     Lengths and angles do not tell how a cell is turned; every reader of an AMBER file assumes this

@@ -1,4 +1,7 @@
 """What a run shows while it goes: the thermodynamic log, the progress bar, and the table at the end."""
+
+from __future__ import annotations
+
 import csv
 import io
 import math
@@ -6,10 +9,13 @@ import os
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TextIO
 
 from silica_md.files import AppendFile
 
-__all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_value", "print_summary"]
+__all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_duration", "format_value", "print_summary"]
 
 THERMO_COLUMNS = ("step", "time_ps", "segment", "target_K", "temperature_K", "pressure_GPa", "density_g_cm3",
                   "potential_eV_per_atom", "kinetic_eV_per_atom", "conserved_eV_per_atom", "ns_per_day")
@@ -29,11 +35,11 @@ class ThermoLog:
         Column names with their units.
     """
 
-    def __init__(self, path, columns=THERMO_COLUMNS):
+    def __init__(self, path: str | Path, columns: Iterable[str] = THERMO_COLUMNS):
         self.columns = tuple(columns)
         self._file = AppendFile(path)
 
-    def write(self, row):
+    def write(self, row: Mapping) -> None:
         """Append one row, a dict with exactly the names in `columns`; None leaves a cell empty.
 
         Raises
@@ -42,8 +48,9 @@ class ThermoLog:
             Names are missing or unknown.
         """
         if set(row) != set(self.columns):
-            raise ValueError(f"`row` must have the columns of the log; missing {sorted(set(self.columns) - set(row))}, "
-                             f"unknown {sorted(set(row) - set(self.columns))}")
+            missing, unknown = set(self.columns) - set(row), set(row) - set(self.columns)
+            raise ValueError("`row` must have the columns of the log; "
+                             f"missing {sorted(missing)}, unknown {sorted(unknown)}")
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         if self._file.size == 0:
@@ -51,16 +58,16 @@ class ThermoLog:
         table.writerow([_cell(row[name]) for name in self.columns])
         self._file.append(text.getvalue().encode())
 
-    def position(self):
+    def position(self) -> int:
         """Length of the file in bytes after its last row, after forcing it to the disk."""
         self._file.sync()
         return self._file.size
 
-    def truncate_to(self, position):
+    def truncate_to(self, position: int) -> None:
         """Drop the rows written after `position` was taken, and go on from there."""
         self._file.cut(position)
 
-    def close(self):
+    def close(self) -> None:
         """Force the log to the disk and close it."""
         self._file.close()
 
@@ -85,7 +92,15 @@ class ProgressBar:
         Time in seconds; for tests.
     """
 
-    def __init__(self, total_steps, stream=None, *, start_step=0, interval=20.0, clock=time.monotonic):
+    def __init__(
+        self,
+        total_steps: int,
+        stream: TextIO | None = None,
+        *,
+        start_step: int = 0,
+        interval: float = 20.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self.total_steps = total_steps
         self.stream = sys.stderr if stream is None else stream
         self._terminal = self.stream.isatty()
@@ -97,7 +112,7 @@ class ProgressBar:
         self._segment = None
         self._line = ""
 
-    def update(self, row):
+    def update(self, row: Mapping) -> None:
         """Show the state of the run.
 
         Parameters
@@ -117,12 +132,12 @@ class ProgressBar:
         else:
             self._put(f"step {row['step']}/{self.total_steps}  " + "  ".join(self._fields(row)) + "\n")
 
-    def note(self, text):
+    def note(self, text: str) -> None:
         """Write a line of its own above the bar."""
         self._redraw("")
         self._put(text + "\n")
 
-    def close(self):
+    def close(self) -> None:
         """Leave the last line standing and go to the next."""
         if self._line:
             self._put("\n")
@@ -137,8 +152,8 @@ class ProgressBar:
     def _fields(self, row):
         """The parts of the line, most important first."""
         unit = "g/cm³" if self._unicode else "g/cm3"
-        forms = {"temperature_K": "{:5.0f} K", "density_g_cm3": "{:.3f} " + unit, "ns_per_day": "{:.2f} ns/day",
-                 "segment": "{}"}
+        forms = {"temperature_K": "{:5.0f} K", "density_g_cm3": "{:.3f} " + unit,
+                 "ns_per_day": "{:.2f} ns/day", "segment": "{}"}
         fields = [f"{100 * self._fraction(row['step']):3.0f} %", self._time_left(row["step"])]
         return fields + [form.format(row[name]) for name, form in forms.items() if row.get(name) is not None]
 
@@ -176,14 +191,14 @@ class ProgressBar:
         self.stream.flush()
 
 
-def format_duration(seconds):
+def format_duration(seconds: float) -> str:
     """Seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def format_value(value):
+def format_value(value: object) -> str:
     """A number for people: four significant digits, a dash for nothing, text as it is."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
@@ -197,7 +212,7 @@ def format_value(value):
     return f"{value:.{max(0, min(4, 3 - math.floor(math.log10(abs(value)))))}f}" if value else "0"
 
 
-def print_summary(rows, stream=None):
+def print_summary(rows: Iterable[tuple], stream: TextIO | None = None) -> None:
     """Print the table measured | simulated.
 
     Parameters

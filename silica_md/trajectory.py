@@ -1,14 +1,16 @@
 """Trajectories written during a run, extended XYZ and AMBER NetCDF, and single structures; all safe
 against a kill."""
+
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
-from ase import units
-from ase.data import chemical_symbols
 
 from rsa_kernels import __version__
 from silica_md import netcdf
 from silica_md.files import AppendFile, replace_file
+from silica_md.state import State
 
 __all__ = ["TrajectoryWriter", "write_structure"]
 
@@ -46,7 +48,7 @@ class TrajectoryWriter:
     >>> TrajectoryWriter("trajectory.nc").truncate(mark)    # on resume
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         formats = {".xyz": _ExtendedXyz, ".extxyz": _ExtendedXyz, ".nc": _AmberNetcdf}
         suffix = Path(path).suffix
         if suffix not in formats:
@@ -55,7 +57,7 @@ class TrajectoryWriter:
         self._file = AppendFile(path)
         self._frames = 0
 
-    def write(self, state, segment=""):
+    def write(self, state: State, segment: str = "") -> None:
         """Append one frame.
 
         Parameters
@@ -83,12 +85,12 @@ class TrajectoryWriter:
         self._file.append(data, mark)
         self._frames += 1
 
-    def position(self):
+    def position(self) -> dict[str, int]:
         """Where the last complete frame ends, {"bytes": int, "frames": int}, after forcing it to the disk."""
         self._file.sync()
         return {"bytes": self._file.size, "frames": self._frames}
 
-    def truncate(self, position):
+    def truncate(self, position: dict[str, int]) -> None:
         """Take up the file where `position` was taken: what came later is removed, and `write` goes on
         from there.
 
@@ -100,12 +102,12 @@ class TrajectoryWriter:
         self._file.cut(position["bytes"], self._format.mark(position["frames"]))
         self._frames = position["frames"]
 
-    def close(self):
+    def close(self) -> None:
         """Force the file to the disk and close it."""
         self._file.close()
 
 
-def write_structure(path, state, *, info=None):
+def write_structure(path: str | Path, state: State, *, info: dict | None = None) -> Path:
     """Write one structure as extended XYZ in a single step: the file is the old one or the new one,
     never a part.
 
@@ -125,41 +127,31 @@ def write_structure(path, state, *, info=None):
         `path`.
     """
     frame = _Frame(state, "", wrap=True)
-    momenta = state.velocities.detach().cpu().numpy()[frame.order] / units.fs
-    momenta = momenta * state.masses.detach().cpu().numpy()[frame.order, None]
-    return replace_file(path, frame.extxyz({"momenta": momenta}, info or {}))
+    return replace_file(path, frame.extxyz({"momenta": frame.atoms.get_momenta()}, info))
 
 
 class _Frame:
     """The arrays of a state on the host, in the order of the global ids."""
 
     def __init__(self, state, segment, wrap=False):
-        ids = state.global_ids.detach().cpu().numpy()
-        self.order = np.argsort(ids, kind="stable")
-        self.cell = state.cell.detach().cpu().numpy()
-        self.pbc = state.pbc.detach().cpu().numpy().astype(bool)
-        self.positions = state.positions.detach().cpu().numpy()[self.order]
-        self.atomic_numbers = state.atomic_numbers.detach().cpu().numpy()[self.order]
-        self.step, self.time_ps, self.segment = int(state.step), state.time / 1000, segment
-        if not (np.isfinite(self.positions).all() and np.isfinite(self.cell).all()):
+        self.step, self.time_ps, self.segment = int(state.step), float(state.time) / 1000, segment
+        if not (state.positions.isfinite().all() and state.cell.isfinite().all()):
             raise ValueError(f"`positions` and `cell` must be finite, but are not at step {self.step}")
-        if wrap and self.pbc.any():
-            fractional = np.linalg.solve(self.cell.T, self.positions.T).T
-            self.positions = self.positions - np.where(self.pbc, np.floor(fractional), 0.0) @ self.cell
+        self.atoms = state.to_ase(wrap=wrap)
 
     def extxyz(self, arrays=None, info=None):
         """Text of the frame in extended XYZ; `arrays` are further (n_atoms, 3) columns."""
-        arrays = {"pos": self.positions} | (arrays or {})
+        arrays = {"pos": self.atoms.positions} | (arrays or {})
         named = {"segment": self.segment} if self.segment else {}
         info = {"step": self.step, "time_ps": f"{self.time_ps:.6f}"} | named | (info or {})
         columns = "species:S:1:" + ":".join(f"{name}:R:3" for name in arrays)
-        lattice = " ".join(f"{x:.10g}" for x in self.cell.reshape(-1) + 0.0)    # + 0.0 turns -0 into 0
-        pbc = " ".join("FT"[int(p)] for p in self.pbc)
+        lattice = " ".join(f"{x + 0.0:.10g}" for x in self.atoms.cell.array.flat)    # + 0.0 turns -0 into 0
+        pbc = " ".join("FT"[int(p)] for p in self.atoms.pbc)
         entries = [f'{key}="{x}"' if " " in str(x) else f"{key}={x}" for key, x in info.items()]
         header = f'Lattice="{lattice}" Properties={columns} pbc="{pbc}" {" ".join(entries)}'
         numbers = np.concatenate(list(arrays.values()), axis=1).tolist()
-        rows = "".join(f"{chemical_symbols[z]:2s}" + "".join(f" {x:.8f}" for x in row) + "\n"
-                       for z, row in zip(self.atomic_numbers, numbers, strict=True))
+        rows = "".join(f"{symbol:2s}" + "".join(f" {x:.8f}" for x in row) + "\n"
+                       for symbol, row in zip(self.atoms.get_chemical_symbols(), numbers, strict=True))
         return f"{len(numbers)}\n{header}\n{rows}"
 
 
@@ -179,9 +171,10 @@ class _AmberNetcdf:
     """Binary records; a frame is made visible by the frame count in the header."""
 
     def encode(self, frame, size, n_frames):
-        positions, cell = netcdf.standard_orientation(frame.positions, frame.cell)
-        data = netcdf.encode_frame(positions, cell, frame.pbc, frame.time_ps, frame.step, frame.segment)
-        header = netcdf.encode_header(frame.atomic_numbers, "silica_md trajectory", __version__)
+        atoms = frame.atoms
+        positions, cell = netcdf.standard_orientation(atoms.positions, atoms.cell.array)
+        data = netcdf.encode_frame(positions, cell, atoms.pbc, frame.time_ps, frame.step, frame.segment)
+        header = netcdf.encode_header(atoms.numbers, "silica_md trajectory", __version__)
         if n_frames == 0:
             data = header + data
         elif size != len(header) + n_frames * len(data):
