@@ -1,0 +1,25 @@
+"""What can go wrong with a run; wrong arguments are ValueError, kernels have rsa_kernels.errors."""
+
+
+class SilicaError(RuntimeError):
+    """Base of the errors below; the command line prints them in one line, without a traceback."""
+
+
+class ConfigError(SilicaError):
+    """A configuration file or flag is unknown, of the wrong kind, or contradicts another."""
+
+
+class RunExistsError(SilicaError):
+    """The run folder is taken; it is never overwritten."""
+
+
+class CheckpointError(SilicaError):
+    """No checkpoint can be read, or none can be written."""
+
+
+class LostNeighborError(SilicaError):
+    """Atoms moved so far between two checks of the neighbour list that pairs may have been missed."""
+
+
+class RunAborted(SilicaError):
+    """The run cannot go on; the message says why and names the last good checkpoint."""
