@@ -22,11 +22,12 @@ struct PairTable {
 
 // Atoms first, then periodic images: x, y, z and the species number as bits; rows of neighbours for the atoms.
 struct PairRows {
-    const double* extended;  // (n_extended, 4)
+    const double* extended;  // (n_extended + 1, 4)
     const int64_t* row_ptr;
     const int32_t* columns;
     const int32_t* owners;
     const double* weights;   // per atom, or null for all ones
+    int32_t far;             // an entry of `extended` beyond any cutoff, to fill up groups of eight
 };
 
 struct PairOutputs {

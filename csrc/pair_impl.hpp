@@ -1,11 +1,8 @@
 // Body of the pair row loop; the including file defines RK_ISA, the namespace it lands in.
 //
-// Per atom, two stages. First the distances of all listed neighbours, eight at a time; those inside the cutoff are
-// packed into a buffer. Then the table for the packed pairs only, so that no lane is spent on the list's skin.
-// The list is full: every row sums its own force, rows share nothing, and the result is the same for any number of
-// threads.
-#include <vector>
-
+// Eight listed neighbours at a time. Those beyond the cutoff (the list's skin) read the table's last record, which is
+// zero, so nothing is masked. The list is full: every row sums its own force, rows share nothing, and the result is
+// the same for any number of threads.
 #include "pair.hpp"
 #include "simd.hpp"
 
@@ -13,139 +10,127 @@ namespace rk {
 namespace RK_ISA {
 namespace {
 
-struct Buffer {
-    std::vector<double> dx, dy, dz, r2, species;
-    std::vector<int32_t> column;
-    void reserve(size_t n) {
-        if (dx.size() >= n) return;
-        for (auto* v : {&dx, &dy, &dz, &r2, &species}) v->resize(n);
-        column.resize(n);
+// Addresses of the records of interval n of the tables between one species and all others: (n << 6) + address of table s.
+// With at most eight species the addresses are looked up in a register; `n` comes raised by Whole, which is taken off here.
+template <bool FEW_SPECIES>
+struct Records {
+    static constexpr int SHIFT = 6;  // 64 bytes
+    static_assert(RECORD * sizeof(double) == 1 << SHIFT, "a record is a cache line");
+    int64_t address[MAX_SPECIES];
+    v8l first8;
+    Records(const PairTable& table, int64_t species) {
+        const int64_t size = (table.n_intervals + 1) * RECORD;
+        for (int64_t s = 0; s < table.n_species; ++s) {
+            const double* start = table.coefficients + table.pair_index[species * table.n_species + s] * size;
+            address[s] = reinterpret_cast<int64_t>(start) - static_cast<int64_t>(Whole::MAGIC_BITS << SHIFT);
+        }
+        if (FEW_SPECIES) std::memcpy(&first8, address, sizeof first8);
+    }
+    void locate(Whole interval, v8l species, const double* record[LANES]) const {
+        v8l start;
+        if (FEW_SPECIES) {
+            start = lookup8(first8, species);
+        } else {
+            for (int l = 0; l < LANES; ++l) start[l] = address[species[l]];
+        }
+        start += (v8l)interval.raised << SHIFT;
+        std::memcpy(record, &start, sizeof start);
     }
 };
 
-// Stage 1: packs the neighbours of row k that are inside the cutoff; returns how many.
-template <bool WEIGHTED>
-int64_t pack_row(const PairRows& rows, int64_t k, double cutoff_squared, Buffer& buffer) {
-    const double* extended = rows.extended;
-    const v8d cx = broadcast(extended[4 * k]), cy = broadcast(extended[4 * k + 1]), cz = broadcast(extended[4 * k + 2]);
-    const v8d limit = broadcast(cutoff_squared);
-    const int64_t begin = rows.row_ptr[k], end = rows.row_ptr[k + 1];
-    double *dx = buffer.dx.data(), *dy = buffer.dy.data(), *dz = buffer.dz.data(), *r2 = buffer.r2.data(),
-           *species = buffer.species.data();
-    int64_t n = 0;
-    for (int64_t p = begin; p < end; p += LANES) {
-        int32_t tail[LANES];
-        const int32_t* column = rows.columns + p;
-        unsigned valid = 0xffu;
-        if (end - p < LANES) {  // the last, partly filled group
-            for (int64_t l = 0; l < LANES; ++l) tail[l] = p + l < end ? column[l] : static_cast<int32_t>(k);
-            column = tail;
-            valid = (1u << (end - p)) - 1u;
-        }
-        const double* record[LANES];
-        for (int l = 0; l < LANES; ++l) record[l] = extended + 4 * static_cast<int64_t>(column[l]);
-        v8d x, y, z, s;
-        transpose_8x4(record, x, y, z, s);
-        x -= cx;
-        y -= cy;
-        z -= cz;
-        const v8d square = x * x + y * y + z * z;
-        const unsigned mask = less_mask(square, limit) & valid;
-        compress_store(dx + n, mask, x);
-        compress_store(dy + n, mask, y);
-        compress_store(dz + n, mask, z);
-        compress_store(r2 + n, mask, square);
-        compress_store(species + n, mask, s);
-        if (WEIGHTED) {
-            v8i c;
-            std::memcpy(&c, column, sizeof c);
-            compress_store(buffer.column.data() + n, mask, c);
-        }
-        n += __builtin_popcount(mask);
-    }
-    // Fill the last group with pairs at the cutoff and no extent: the table's last interval is zero.
-    store(dx + n, broadcast(0.0));
-    store(dy + n, broadcast(0.0));
-    store(dz + n, broadcast(0.0));
-    store(r2 + n, broadcast(cutoff_squared));
-    store(species + n, broadcast(0.0));
-    if (WEIGHTED)
-        for (int l = 0; l < LANES; ++l) buffer.column[n + l] = static_cast<int32_t>(k);
-    return n;
-}
+// Eight pairs between the two stages.
+struct Group {
+    v8d dx, dy, dz;
+    v8d t, slope_scale;  // place in the interval, and (dt/dr)/r
+    const double* record[LANES];
+    double weight[LANES];
+};
 
-template <bool ENERGY, bool VIRIAL, bool WEIGHTED>
+template <bool ENERGY, bool VIRIAL, bool WEIGHTED, bool FEW_SPECIES>
 void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& out, int64_t begin, int64_t end, PairSums& sums) {
-    thread_local Buffer buffer;
-    const double cutoff_squared = table.cutoff * table.cutoff;
+    constexpr int GROUPS = 16;  // small enough for the first cache, long enough to keep both stages' pipelines full
     const double per_angstrom = BLOCKS / (table.cutoff - table.r_min);
     const v8d r_min = broadcast(table.r_min), scale = broadcast(per_angstrom);
     const v8d top = broadcast(BLOCKS), last_block = broadcast(BLOCKS - 1), zero = broadcast(0.0);
     const Lookup16 first(table.blocks), count(table.blocks + BLOCKS);
-    const int64_t table_size = (table.n_intervals + 1) * RECORD;
-    const double* base[MAX_SPECIES];
     v8d virial[6] = {zero, zero, zero, zero, zero, zero};
-    v8d closest = broadcast(cutoff_squared);
+    v8d closest = broadcast(table.cutoff * table.cutoff);
+    Group groups[GROUPS];
     for (int64_t k = begin; k < end; ++k) {
         const int64_t atom = rows.owners[k];
+        const double* centre = rows.extended + 4 * k;
+        const v8d cx = broadcast(centre[0]), cy = broadcast(centre[1]), cz = broadcast(centre[2]);
         int64_t species;
-        std::memcpy(&species, rows.extended + 4 * k + 3, sizeof species);
-        for (int64_t s = 0; s < table.n_species; ++s)
-            base[s] = table.coefficients + table.pair_index[species * table.n_species + s] * table_size;
-        buffer.reserve(rows.row_ptr[k + 1] - rows.row_ptr[k] + 2 * LANES);
-        const int64_t n = pack_row<WEIGHTED>(rows, k, cutoff_squared, buffer);
+        std::memcpy(&species, centre + 3, sizeof species);
+        const Records<FEW_SPECIES> records(table, species);
         const double own_weight = WEIGHTED ? rows.weights[atom] : 1.0;
         v8d fx = zero, fy = zero, fz = zero, energy = zero;
-        for (int64_t q = 0; q < n; q += LANES) {
-            const v8d dx = load(&buffer.dx[q]), dy = load(&buffer.dy[q]), dz = load(&buffer.dz[q]), r2 = load(&buffer.r2[q]);
-            closest = r2 < closest ? r2 : closest;
-            const v8d inverse_r = inverse_sqrt(r2);
-            v8d u = (r2 * inverse_r - r_min) * scale;
-            u = u > zero ? u : zero;  // below r_min: kept inside the table; the caller sees `closest` and refuses
-            u = u < top ? u : top;
-            const v8d block = truncate(u < last_block ? u : last_block);
-            const v8d intervals = count[block];
-            const v8d v = first[block] + (u - block) * intervals;
-            const v8i interval = __builtin_convertvector(v, v8i);
-            const v8d t = v - __builtin_convertvector(interval, v8d);
-            const double* record[LANES];
-            for (int l = 0; l < LANES; ++l) {
-                int64_t s;
-                std::memcpy(&s, &buffer.species[q + l], sizeof s);
-                record[l] = base[s] + RECORD * static_cast<int64_t>(interval[l]);
+        const int64_t row_end = rows.row_ptr[k + 1];
+        for (int64_t start = rows.row_ptr[k]; start < row_end; start += GROUPS * LANES) {
+            // Stage 1: distances, and where in the table they fall.
+            const int64_t stop = row_end - start < GROUPS * LANES ? row_end : start + GROUPS * LANES;
+            Group* group = groups;
+            for (int64_t p = start; p < stop; p += LANES, ++group) {
+                const int32_t* column = rows.columns + p;
+                int32_t tail[LANES];
+                if (row_end - p < LANES) {  // the last group is filled up with the entry that is far from everything
+                    for (int64_t l = 0; l < LANES; ++l) tail[l] = p + l < row_end ? column[l] : rows.far;
+                    column = tail;
+                }
+                const double* neighbor[LANES];
+                for (int l = 0; l < LANES; ++l) neighbor[l] = rows.extended + 4 * static_cast<int64_t>(column[l]);
+                v8d dx, dy, dz, species_bits;
+                transpose_8x4(neighbor, dx, dy, dz, species_bits);
+                group->dx = dx -= cx;
+                group->dy = dy -= cy;
+                group->dz = dz -= cz;
+                const v8d r2 = dx * dx + dy * dy + dz * dz;
+                closest = smaller(r2, closest);
+                const v8d inverse_r = inverse_sqrt(r2);
+                // Below r_min the index is kept inside the table; the caller sees `closest` and refuses the result.
+                const v8d u = smaller(larger((r2 * inverse_r - r_min) * scale, zero), top);
+                const Whole block(smaller(u, last_block));
+                const v8d intervals = count[block];
+                const v8d v = first[block] + (u - block.value()) * intervals;
+                const Whole interval(v);
+                group->t = v - interval.value();
+                group->slope_scale = inverse_r * (intervals * scale);
+                records.locate(interval, (v8l)species_bits, group->record);
+                if (WEIGHTED)
+                    for (int l = 0; l < LANES; ++l)
+                        group->weight[l] = column[l] == rows.far ? 0.0 : rows.weights[rows.owners[column[l]]];
             }
-            v8d d1, d2, d3, d4, d5, c0;
-            transpose_8x4(record, d1, d2, d3, d4);
-            if (ENERGY) {
-                const double* upper[LANES];
-                for (int l = 0; l < LANES; ++l) upper[l] = record[l] + 4;
-                v8d unused_a, unused_b;
-                transpose_8x4(upper, d5, c0, unused_a, unused_b);
-            } else {
-                d5 = v8d{record[0][4], record[1][4], record[2][4], record[3][4], record[4][4], record[5][4], record[6][4], record[7][4]};
-            }
-            v8d weight = broadcast(1.0);
-            if (WEIGHTED) {
-                for (int l = 0; l < LANES; ++l) weight[l] = 0.5 * (own_weight + rows.weights[rows.owners[buffer.column[q + l]]]);
-            }
-            if (ENERGY) {
-                const v8d e = c0 + t * (d1 + t * (d2 * (1.0 / 2) + t * (d3 * (1.0 / 3) + t * (d4 * (1.0 / 4) + t * d5 * (1.0 / 5)))));
-                energy += WEIGHTED ? own_weight * e : e;
-            }
-            v8d slope = d1 + t * (d2 + t * (d3 + t * (d4 + t * d5)));
-            slope *= inverse_r * (intervals * scale);
-            if (WEIGHTED) slope *= weight;
-            const v8d gx = slope * dx, gy = slope * dy, gz = slope * dz;
-            fx += gx;
-            fy += gy;
-            fz += gz;
-            if (VIRIAL) {
-                virial[0] += gx * dx;
-                virial[1] += gy * dy;
-                virial[2] += gz * dz;
-                virial[3] += gy * dz;
-                virial[4] += gx * dz;
-                virial[5] += gx * dy;
+            // Stage 2: read the table.
+            const Group* const last = group;
+            for (group = groups; group < last; ++group) {
+                const double* const* record = group->record;
+                const v8d t = group->t, dx = group->dx, dy = group->dy, dz = group->dz;
+                v8d d1, d2, d3, d4, d5, c0;
+                transpose_8x4(record, d1, d2, d3, d4);
+                if (ENERGY) {
+                    const double* upper[LANES];
+                    for (int l = 0; l < LANES; ++l) upper[l] = record[l] + 4;
+                    v8d unused_a, unused_b;
+                    transpose_8x4(upper, d5, c0, unused_a, unused_b);
+                    const v8d e = c0 + t * (d1 + t * (d2 * (1.0 / 2) + t * (d3 * (1.0 / 3) + t * (d4 * (1.0 / 4) + t * d5 * (1.0 / 5)))));
+                    energy += WEIGHTED ? own_weight * e : e;
+                } else {
+                    d5 = v8d{record[0][4], record[1][4], record[2][4], record[3][4], record[4][4], record[5][4], record[6][4], record[7][4]};
+                }
+                v8d slope = (d1 + t * (d2 + t * (d3 + t * (d4 + t * d5)))) * group->slope_scale;
+                if (WEIGHTED) slope *= 0.5 * (own_weight + load(group->weight));
+                const v8d gx = slope * dx, gy = slope * dy, gz = slope * dz;
+                fx += gx;
+                fy += gy;
+                fz += gz;
+                if (VIRIAL) {
+                    virial[0] += gx * dx;
+                    virial[1] += gy * dy;
+                    virial[2] += gz * dz;
+                    virial[3] += gy * dz;
+                    virial[4] += gx * dz;
+                    virial[5] += gx * dy;
+                }
             }
         }
         out.forces[3 * atom] = sum(fx);
@@ -165,12 +150,13 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
 
 void pair_rows(const PairTable& table, const PairRows& rows, const PairOutputs& out, int64_t begin, int64_t end, bool want_energy,
                bool want_virial, PairSums& sums) {
-    const bool weighted = rows.weights != nullptr;
-    if (weighted) return rows_loop<true, true, true>(table, rows, out, begin, end, sums);
-    if (want_energy && want_virial) return rows_loop<true, true, false>(table, rows, out, begin, end, sums);
-    if (want_energy) return rows_loop<true, false, false>(table, rows, out, begin, end, sums);
-    if (want_virial) return rows_loop<false, true, false>(table, rows, out, begin, end, sums);
-    return rows_loop<false, false, false>(table, rows, out, begin, end, sums);
+    const bool few = table.n_species <= 8;
+    if (rows.weights) return (few ? rows_loop<true, true, true, true> : rows_loop<true, true, true, false>)(table, rows, out, begin, end, sums);
+    if (!few) return rows_loop<true, true, false, false>(table, rows, out, begin, end, sums);
+    if (want_energy && want_virial) return rows_loop<true, true, false, true>(table, rows, out, begin, end, sums);
+    if (want_energy) return rows_loop<true, false, false, true>(table, rows, out, begin, end, sums);
+    if (want_virial) return rows_loop<false, true, false, true>(table, rows, out, begin, end, sums);
+    return rows_loop<false, false, false, true>(table, rows, out, begin, end, sums);
 }
 
 }  // namespace RK_ISA

@@ -58,14 +58,13 @@ inline v8d join(v4d low, v4d high) {
 #endif
 }
 
-// 1/√x to double rounding (two Newton steps from a 14-bit start on AVX-512), for x > 0 and finite.
+// 1/√x to a few units in the last place, for x ≥ 0: on AVX-512 a 14-bit start y and, with e = 1 − x y², the series
+// y (1 + e/2 + 3e²/8 + 5e³/16).
 inline v8d inverse_sqrt(v8d x) {
 #if defined(__AVX512F__)
-    v8d y = (v8d)_mm512_rsqrt14_pd((__m512d)x);
-    const v8d half = x * 0.5;
-    y = y + y * (0.5 - half * y * y);
-    y = y + y * (0.5 - half * y * y);
-    return y;
+    const v8d y = (v8d)_mm512_rsqrt14_pd((__m512d)x);
+    const v8d e = 1.0 - x * y * y;
+    return y + y * (e * (0.5 + e * (0.375 + e * 0.3125)));
 #else
     v8d y;
     for (int l = 0; l < LANES; ++l) y[l] = 1.0 / std::sqrt(x[l]);
@@ -73,44 +72,72 @@ inline v8d inverse_sqrt(v8d x) {
 #endif
 }
 
-// Towards zero, for |x| < 2³¹.
-inline v8d truncate(v8d x) { return __builtin_convertvector(__builtin_convertvector(x, v8i), v8d); }
+inline v8d smaller(v8d a, v8d b) {  // b where a is NaN
+#if defined(__AVX512F__)
+    return (v8d)_mm512_min_pd((__m512d)a, (__m512d)b);
+#else
+    return a < b ? a : b;
+#endif
+}
 
-// A table of sixteen doubles, read by eight whole numbers in [0, 16) at once; on AVX-512 it lives in two registers.
+inline v8d larger(v8d a, v8d b) {  // b where a is NaN
+#if defined(__AVX512F__)
+    return (v8d)_mm512_max_pd((__m512d)a, (__m512d)b);
+#else
+    return a > b ? a : b;
+#endif
+}
+
+// ⌊x⌋ of 0 ≤ x < 2³¹ in two forms at once: adding 2⁵², rounded down, leaves the whole number in the low bits of the
+// significand, where it indexes tables; subtracting 2⁵² again gives it as a double.
+struct Whole {
+    v8d raised;
+    static constexpr double MAGIC = 4503599627370496.0;
+    static constexpr uint64_t MAGIC_BITS = 0x4330000000000000ull;
+    explicit Whole(v8d x) {
+#if defined(__AVX512F__)
+        raised = (v8d)_mm512_add_round_pd((__m512d)x, (__m512d)broadcast(MAGIC), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+#else
+        raised = __builtin_convertvector(__builtin_convertvector(x, v8i), v8d) + MAGIC;
+#endif
+    }
+    v8d value() const { return raised - MAGIC; }
+};
+
+// A table of sixteen doubles read at eight whole numbers in [0, 16); on AVX-512 it lives in two registers.
 struct Lookup16 {
     v8d low, high;
     explicit Lookup16(const double* p) : low(load(p)), high(load(p + 8)) {}
-    v8d operator[](v8d index) const {
+    v8d operator[](Whole index) const {
 #if defined(__AVX512F__)
-        // Adding 2⁵² leaves the whole number in the low bits of the significand, which is all the permutation reads.
-        const v8d bits = index + 4503599627370496.0;
-        return (v8d)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)bits), (__m512d)high);
+        return (v8d)_mm512_permutex2var_pd((__m512d)low, _mm512_castpd_si512((__m512d)index.raised), (__m512d)high);
 #else
         double values[16];
         store(values, low);
         store(values + 8, high);
+        const v8l i = (v8l)index.raised & 15;
         v8d out;
-        for (int l = 0; l < LANES; ++l) out[l] = values[static_cast<int>(index[l])];
+        for (int l = 0; l < LANES; ++l) out[l] = values[i[l]];
         return out;
 #endif
     }
 };
 
-// Lanes of `v` whose bit is set in `mask`, packed to the front and stored; up to 8 doubles past `p` are overwritten.
-inline void compress_store(double* p, unsigned mask, v8d v) {
+// values[index & 7], lane by lane.
+inline v8l lookup8(v8l values, v8l index) {
 #if defined(__AVX512F__)
-    // Compressing into a register and storing it whole avoids the slow memory form of the instruction.
-    _mm512_storeu_pd(p, _mm512_maskz_compress_pd(static_cast<__mmask8>(mask), (__m512d)v));
+    return (v8l)_mm512_permutexvar_epi64((__m512i)index, (__m512i)values);
 #else
-    for (int l = 0; l < LANES; ++l) {
-        *p = v[l];
-        p += (mask >> l) & 1u;
-    }
+    v8l out;
+    for (int l = 0; l < LANES; ++l) out[l] = values[index[l] & 7];
+    return out;
 #endif
 }
 
+// Lanes of `v` whose bit is set in `mask`, packed to the front and stored; up to 8 entries past `p` are overwritten.
 inline void compress_store(int32_t* p, unsigned mask, v8i v) {
 #if defined(__AVX512F__) && defined(__AVX512VL__)
+    // Compressing into a register and storing it whole avoids the slow memory form of the instruction.
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_maskz_compress_epi32(static_cast<__mmask8>(mask), (__m256i)v));
 #else
     for (int l = 0; l < LANES; ++l) {

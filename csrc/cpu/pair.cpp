@@ -36,7 +36,7 @@ struct Chunk {
 // Energy, forces and virial of all systems in one pass.
 //   forces (n_atoms, 3); per_atom_energy (n_atoms) or null; energies (n_systems) or null; virials (n_systems, 6) in the
 //   order xx yy zz yz xz xy, or null; weights (n_atoms) or null: then everything is of Σ_i w_i E_i.
-//   extended is scratch of 4 n_extended doubles. closest receives the shortest distance met (at most the cutoff).
+//   extended is scratch of 4 (n_extended + 1) doubles. closest receives the shortest distance met (at most the cutoff).
 // Returns 0, -1 (a position or the cell is not finite), -2 (a pair is closer than r_min) or -3 (a species is not in the
 // table); outputs are then not meaningful.
 RK_EXPORT int64_t rk_pair_evaluate(const double* positions, const double* cells, const int64_t* batch_ptr, int64_t n_systems,
@@ -48,7 +48,7 @@ RK_EXPORT int64_t rk_pair_evaluate(const double* positions, const double* cells,
                                    double* closest) {
     using namespace rk;
     const PairTable table{coefficients, blocks, pair_index, n_intervals, n_species, r_min, cutoff};
-    const PairRows rows{extended, row_ptr, columns, owners, weights};
+    const PairRows rows{extended, row_ptr, columns, owners, weights, static_cast<int32_t>(n_extended)};
     const PairOutputs outputs{per_atom_energy, forces};
     const PairRowLoop loop = pair_rows();
     std::vector<Chunk> chunks;
@@ -63,6 +63,8 @@ RK_EXPORT int64_t rk_pair_evaluate(const double* positions, const double* cells,
     std::vector<PairSums> sums(chunks.size());
     const int64_t n_chunks = static_cast<int64_t>(chunks.size());
     const bool want_energy = energies || per_atom_energy, want_virial = virials != nullptr;
+    const double far[4] = {1e100, 1e100, 1e100, 0.0};
+    std::memcpy(extended + 4 * n_extended, far, sizeof far);
     bool finite = true, known = true;
 #pragma omp parallel num_threads(threads)
     {

@@ -176,7 +176,7 @@ def _call_native(
 ):  # fmt: skip
     """Run the C++ pass into the float64 outputs given (None where not wanted)."""
     n_intervals = coefficients.shape[1] - 1
-    extended = torch.empty((owners.shape[0], 4), dtype=torch.float64)
+    extended = torch.empty((owners.shape[0] + 1, 4), dtype=torch.float64)
     closest = ctypes.c_double()
     pointers = [tensor.data_ptr() if tensor is not None else None for tensor in (forces, per_atom, energies, virials)]
     status = _evaluate(

@@ -17,7 +17,9 @@ MAX_SPECIES = 64
 MAX_INTERVALS_IN_BLOCK = 1 << 12
 _FLOOR = 1e-3
 """The stated error is relative to the value or to 1 meV (1 meV/Å), whichever is larger."""
-_PROBES = (0.07, 0.21, 0.36, 0.5, 0.64, 0.79, 0.93)
+_SAFETY = 1.1
+"""The error between the probes may be a little larger than at them."""
+_PROBES = (0.0, 0.07, 0.21, 0.36, 0.5, 0.64, 0.79, 0.93, 1.0)
 
 PairFunction = Callable[[Tensor], Tensor]
 
@@ -222,14 +224,13 @@ def _intervals_needed(function: PairFunction, name: str, low: float, high: float
         energy = c0 + t * (d1 + t * (d2 / 2 + t * (d3 / 3 + t * (d4 / 4 + t * (d5 / 5)))))
         energy_slope = (d1 + t * (d2 + t * (d3 + t * (d4 + t * d5)))) * (n_intervals / (high - low))
         error = torch.maximum(
-            (energy - value).abs() / value.abs().clamp(min=_FLOOR),
-            (energy_slope - slope).abs() / slope.abs().clamp(min=_FLOOR),
+            (energy - value).abs() / _smallest(value), (energy_slope - slope).abs() / _smallest(slope)
         )
         if not bool(torch.isfinite(error).all()):
             where = float(r[~torch.isfinite(error)][0])
             raise ValueError(f"the pair function of {name} is not finite near r = {where:.4f} Å; raise `r_min` or mend it")
         worst = float(error.max())
-        if worst <= tolerance:
+        if _SAFETY * worst <= tolerance:
             return n_intervals
         if n_intervals > MAX_INTERVALS_IN_BLOCK:
             raise ValueError(
@@ -238,6 +239,13 @@ def _intervals_needed(function: PairFunction, name: str, low: float, high: float
                 " `cutoff`; give parts with different cutoffs tables of their own"
             )
         n_intervals = max(n_intervals + 1, int(n_intervals * 1.2))
+
+
+def _smallest(values: Tensor) -> Tensor:
+    """Smallest magnitude in every interval (0 where the sign changes), but at least the floor."""
+    magnitude = values.abs().min(dim=1, keepdim=True).values
+    low, high = values.min(dim=1, keepdim=True).values, values.max(dim=1, keepdim=True).values
+    return magnitude.masked_fill((low < 0) & (high > 0), 0.0).clamp(min=_FLOOR)
 
 
 def locate(r: Tensor, blocks: Tensor, r_min: float, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
