@@ -2,11 +2,12 @@
 
 import difflib
 import inspect
+from collections.abc import Iterable
 
 from . import bks, liu2019, pmmcs, shik
 from .protocol import Evaluation, PairPotential, Potential, SumPotential
 
-__all__ = ["NAMES", "Evaluation", "PairPotential", "Potential", "SumPotential", "build"]
+__all__ = ["NAMES", "Evaluation", "PairPotential", "Potential", "SumPotential", "build", "require_known"]
 
 _BUILDERS = {module.__name__.rpartition(".")[2]: module.build for module in (shik, bks, pmmcs, liu2019)}
 
@@ -43,16 +44,28 @@ def build(name: str, atomic_numbers, **options) -> PairPotential:
     >>> round(potential.charges[8], 5)
     -0.88775
     """
-    builder = _look_up(name, _BUILDERS, "potential")
-    known = [p.name for p in inspect.signature(builder).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    require_known(name, options)
+    return _BUILDERS[name](atomic_numbers, **options)
+
+
+def require_known(name: str, options: Iterable[str] = ()) -> None:
+    """Refuse a name that `build` does not know, and options that its potential does not have.
+
+    Raises
+    ------
+    ValueError
+        Naming the nearest right one.
+    """
+    _require("potential", name, _BUILDERS)
+    parameters = inspect.signature(_BUILDERS[name]).parameters.values()
+    known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
-        _look_up(option, dict.fromkeys(known), f"option of potential '{name}'")
-    return builder(atomic_numbers, **options)
+        _require(f"option of potential '{name}'", option, known)
 
 
-def _look_up(name: str, table: dict, what: str):
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(str(name).lower(), table, n=1, cutoff=0.4)
+def _require(what: str, name: str, known: Iterable[str]) -> None:
+    if name in known:
+        return
+    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.4)
     hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise ValueError(f"unknown {what} '{name}', known are {', '.join(table)}{hint}")
+    raise ValueError(f"unknown {what} '{name}', known are {', '.join(known)}{hint}")

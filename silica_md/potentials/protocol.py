@@ -112,6 +112,7 @@ class PairPotential:
         self.charges = dict(charges)
         self.self_energies = {z: e for z, e in (self_energies or {}).items() if e != 0.0}
         self.tolerance = float(tolerance)
+        self._moved: dict[torch.device, tuple[PairTable, torch.Tensor]] = {}
 
     @property
     def species(self) -> tuple[int, ...]:
@@ -130,11 +131,18 @@ class PairPotential:
         )
 
     @functools.cached_property
-    def _self_energy_of_element(self) -> torch.Tensor:
-        table = torch.zeros(max(self.species) + 1, dtype=torch.float64)
+    def _constants(self) -> torch.Tensor:
+        """s_a by atomic number."""
+        constants = torch.zeros(max(self.species) + 1, dtype=torch.float64)
         for z, value in self.self_energies.items():
-            table[z] = value
-        return table
+            constants[z] = value
+        return constants
+
+    def _on(self, device: torch.device) -> tuple[PairTable, torch.Tensor]:
+        """Table and constants on a device, moved there once."""
+        if device not in self._moved:
+            self._moved[device] = self.table.to(device), self._constants.to(device)
+        return self._moved[device]
 
     def check_composition(self, atomic_numbers: torch.Tensor) -> None:
         """Refuse elements without parameters and a total charge that is not zero.
@@ -156,8 +164,9 @@ class PairPotential:
         per_atom_energy: bool = False,
     ) -> Evaluation:
         """Return energy, forces, virial of `state`; `neighbors` must reach at least `cutoff`."""
+        table, constants = self._on(state.positions.device)
         result = rk.pair.evaluate(
-            self.table,
+            table,
             state.positions,
             state.cell,
             state.atomic_numbers,
@@ -169,9 +178,9 @@ class PairPotential:
         total = result.energy[0] if energy else None
         atomic = result.per_atom_energy
         if self.self_energies and (energy or per_atom_energy):
-            constants = self._self_energy_of_element.to(state.positions.device)[state.atomic_numbers]
-            total = total + constants.sum() if energy else None
-            atomic = atomic + constants if per_atom_energy else None
+            own = constants[state.atomic_numbers]
+            total = total + own.sum() if energy else None
+            atomic = atomic + own if per_atom_energy else None
         return Evaluation(total, result.forces, result.virial[0] if virial else None, atomic)
 
 

@@ -1,0 +1,1 @@
+"""Measures the project's ops and its MD step against the machine and against rivals."""

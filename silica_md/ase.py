@@ -1,0 +1,97 @@
+"""Any potential as an ASE calculator: energy, forces and stress for scripts, relaxations and other MD."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from ase.calculators import calculator as ase_calculator
+
+import rsa_kernels as rk
+
+from . import potentials
+from .state import State
+
+
+class Calculator(ase_calculator.Calculator):
+    """ASE calculator of a potential.
+
+    Parameters
+    ----------
+    potential : str or Potential
+        A name that `silica_md.potentials.build` knows, or a potential. By name, it is built for the
+        composition of the atoms, and again when that changes.
+    skin : float
+        Å by which the neighbour list reaches beyond the cutoff; it is rebuilt when motion has used that up.
+    device : str or torch.device
+        Where it is evaluated.
+    **options
+        Options of a potential given by name.
+
+    Notes
+    -----
+    Results: energy and free_energy (eV), energies per atom (eV), forces (eV/Å), stress (eV/Å³, positive in
+    tension, Voigt order xx yy zz yz xz xy; only for cells with a volume).
+
+    Examples
+    --------
+    >>> from ase.build import bulk
+    >>> from silica_md.ase import Calculator
+    >>> atoms.calc = Calculator("shik")  # doctest: +SKIP
+    >>> atoms.get_potential_energy()  # doctest: +SKIP
+    """
+
+    implemented_properties = ("energy", "free_energy", "energies", "forces", "stress")
+
+    def __init__(self, potential, *, skin: float = 1.0, device: torch.device | str = "cpu", **options):
+        super().__init__()
+        if not isinstance(potential, str) and options:
+            raise TypeError(f"options need a potential given by name, got {potential!r}, {sorted(options)}")
+        if not skin >= 0.0:
+            raise ValueError(f"`skin` must be at least 0 Å, got {skin!r}")
+        if isinstance(potential, str):
+            potentials.require_known(potential, options)
+        self._given, self._options = potential, options
+        self._skin, self._device = float(skin), torch.device(device)
+        self.potential = None
+        self.neighbors = None
+
+    def calculate(self, atoms=None, properties=("energy",), system_changes=ase_calculator.all_changes):
+        """Evaluate the potential for `atoms`; ASE calls this when something has changed."""
+        super().calculate(atoms, properties, system_changes)
+        state = State.from_ase(self.atoms, self._device)
+        if self.potential is None or "numbers" in system_changes:
+            self.potential = self._potential_for(state)
+            self.neighbors = None
+        if "pbc" in system_changes:
+            self.neighbors = None
+        periodic = abs(float(state.volume())) > 0.0
+        asked_per_atom = "energies" in properties
+        result = self.potential.evaluate(
+            state, self._neighbors_of(state), energy=True, virial=periodic, per_atom_energy=asked_per_atom
+        )
+        energy = float(result.energy)
+        self.results = {"energy": energy, "free_energy": energy, "forces": result.forces.cpu().numpy()}
+        if periodic and result.virial is not None:
+            stress = (-result.virial / state.volume()).cpu().numpy()
+            self.results["stress"] = stress.flat[np.array([0, 4, 8, 5, 2, 1])]
+        if asked_per_atom:
+            self.results["energies"] = result.per_atom_energy.cpu().numpy()
+
+    def _potential_for(self, state: State):
+        if isinstance(self._given, str):
+            return potentials.build(self._given, state.atomic_numbers, **self._options)
+        # charges were fixed for one composition; on another they would not cancel
+        if hasattr(self._given, "check_composition"):
+            self._given.check_composition(state.atomic_numbers)
+        return self._given
+
+    def _neighbors_of(self, state: State):
+        if self.potential.cutoff <= 0.0:
+            return None
+        if self.neighbors is None:
+            self.neighbors = rk.neighbor_list(
+                state.positions, state.cell, state.pbc, self.potential.cutoff, skin=self._skin
+            )
+        else:
+            self.neighbors.update(state.positions, state.cell)
+        return self.neighbors
