@@ -1,0 +1,17 @@
+"""Fixtures shared by all tests: the reference data beside the checkout, and a fixed number of threads."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of reference data used for development; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("SILICA_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip(f"reference data not found at {folder}; set SILICA_SHARED to the folder that holds data/")
+    return folder
