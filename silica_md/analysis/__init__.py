@@ -1,0 +1,7 @@
+"""Judges a structure: density, g(r), coordination, angles, Qn, S(Q), T(r), and how far from the measurement."""
+
+from .analyze import analyze
+from .frames import check_frames, read_frames
+from .result import Analysis
+
+__all__ = ["Analysis", "analyze", "check_frames", "read_frames"]

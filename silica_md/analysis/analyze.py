@@ -1,0 +1,154 @@
+"""The analysis from top to bottom: frames in, `Analysis` out."""
+
+from __future__ import annotations
+
+import numpy as np
+from ase import Atoms
+
+from . import goodness, measured, weights
+from .bond_angles import bond_angles
+from .bonds import bond_cutoffs, bonds_of
+from .composition import Composition, mass_density, number_density
+from .coordination import bond_lengths, coordination_fractions, mean_of
+from .first_peak import first_sharp_diffraction_peak
+from .frames import check_frames
+from .pair_distribution import pair_distribution
+from .qn import qn_fractions
+from .real_space import correlation_function
+from .result import Analysis
+from .structure_factor import structure_factor
+
+R_GRID = np.arange(1, 501) * 0.02
+
+
+def analyze(
+    frames: list[Atoms],
+    q_max: float = 25.0,
+    dq: float = 0.05,
+    r_max: float | None = None,
+    dr: float = 0.02,
+    cutoffs: dict[str, float] | None = None,
+) -> Analysis:
+    """Structure of a periodic system, averaged over frames, compared with the measurement where there is one.
+
+    Parameters
+    ----------
+    frames : list of ase.Atoms
+        Periodic, one composition; see `read_frames`.
+    q_max, dq : float
+        Range and bin width of S(Q), Å⁻¹. The measured curve has bins of 0.05; another `dq` compares with the
+        measurement interpolated at the bin centres.
+    r_max, dr : float
+        Range (by default half the shortest perpendicular width) and bin width of g(r), Å.
+    cutoffs : dict of str to float, optional
+        Bond cutoffs in Å, e.g. ``{"Si-O": 2.2}``; by default the first minimum of each g(r).
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    ValueError, TypeError
+        The frames cannot be analysed; see `check_frames`.
+
+    Notes
+    -----
+    S(Q) takes nearly all of the time; see `structure_factor`.
+    """
+    check_frames(frames)
+    composition = Composition.of(frames[0])
+
+    distribution = pair_distribution(frames, r_max, dr)
+    lengths, sources = bond_cutoffs(composition, distribution, cutoffs)
+    bonds = [bonds_of(atoms, lengths) for atoms in frames]
+    bonded = [tuple(name.split("-")) for name in lengths]
+    ordered = list(dict.fromkeys(pair for a, b in bonded for pair in ((a, b), (b, a))))
+    coordination = {f"{a}-{b}": coordination_fractions(bonds, composition, a, b) for a, b in ordered}
+    angles = bond_angles(bonds, composition)
+
+    factor = structure_factor(frames, q_max, dq)
+    neutron_sq = weights.neutron(factor.partials, composition)
+    density = float(np.mean([mass_density(atoms) for atoms in frames]))
+    na2o = composition.na2o_fraction()
+    curve = measured.neutron_silica() if na2o == 0 else None
+
+    known = factor.q[np.isfinite(neutron_sq)]
+    tr_range = (
+        float(max(known[0], curve.q[0] if curve else 0.0)),
+        float(min(factor.q_max_reached, curve.q[-1] if curve else np.inf)),
+    )
+    number = float(np.mean([number_density(atoms) for atoms in frames]))
+    tr = correlation_function(factor.q, neutron_sq, R_GRID, number, *tr_range)
+    reference = _measurement(curve, frames[0], composition, tr_range) if curve else None
+
+    return Analysis(
+        density=density,
+        n_atoms=composition.n_atoms,
+        formula=composition.formula,
+        n_frames=len(frames),
+        na2o_fraction=na2o,
+        r=distribution.r,
+        partial_gr=distribution.partials,
+        cutoffs=lengths,
+        cutoff_sources=sources,
+        coordination=coordination,
+        mean_coordination={name: mean_of(found) for name, found in coordination.items()},
+        bond_length=bond_lengths(bonds, composition),
+        angles_deg=angles.degrees,
+        angle_distribution=angles.distributions,
+        angle_mean=angles.means,
+        qn=qn_fractions(bonds, composition),
+        q=factor.q,
+        k_counts=factor.counts,
+        partial_sq=factor.partials,
+        neutron_sq=neutron_sq,
+        xray_sq=weights.xray(factor.partials, composition, factor.q),
+        q_min=factor.q_min,
+        q_max_reached=factor.q_max_reached,
+        reason=factor.reason,
+        r_tr=R_GRID.copy(),
+        tr_neutron=tr,
+        tr_q_range=tr_range,
+        fsdp=first_sharp_diffraction_peak(factor.q, neutron_sq),
+        measured=reference,
+        r_chi_sq=_r_chi_sq(factor.q, neutron_sq, curve),
+        r_chi_tr=goodness.r_chi(R_GRID, tr, reference["tr"], goodness.R_RANGE) if reference else None,
+        notes=_notes(distribution, factor, tr_range),
+    )
+
+
+def _measurement(curve, atoms, composition, tr_range):
+    """The measured curve with its T(r), transformed from the same Q range as the simulation's."""
+    density = measured.density(0.0)
+    # Same atoms at the measured density.
+    number = number_density(atoms) * density / mass_density(atoms)
+    return {
+        "q": curve.q,
+        "sq": curve.sq,
+        "sigma": curve.sigma,
+        "r": R_GRID.copy(),
+        "tr": correlation_function(curve.q, curve.sq, R_GRID, number, *tr_range),
+        "fsdp": first_sharp_diffraction_peak(curve.q, curve.sq),
+        "density": density,
+        "citation": curve.citation,
+    }
+
+
+def _r_chi_sq(q, sq, curve):
+    if curve is None:
+        return None
+    return goodness.r_chi(q, sq, np.interp(q, curve.q, curve.sq), goodness.Q_RANGE)
+
+
+def _notes(distribution, factor, tr_range):
+    empty = int((factor.counts == 0).sum())
+    return [
+        f"g(r) reaches {distribution.r_max:.2f} Å: {distribution.reason}.",
+        f"S(Q) is known from {factor.q_min:.3f} Å⁻¹, the shortest k-vector of the cell, to "
+        f"{factor.q_max_reached:g} Å⁻¹: {factor.reason}.",
+        f"{empty} of {len(factor.q)} Q bins hold no k-vector; they are left empty and out of the sums.",
+        f"T(r) is transformed from {tr_range[0]:g}–{tr_range[1]:g} Å⁻¹ with the Lorch window, measured and "
+        "simulated alike.",
+        "X-ray S(Q) uses form factors of neutral atoms; no measured X-ray curve is compared.",
+    ]

@@ -1,0 +1,42 @@
+"""The one place where the analysis asks for neighbours: pairs of a frame as NumPy arrays."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from ase import Atoms
+
+import rsa_kernels as rk
+
+
+class Pairs(NamedTuple):
+    """Pairs closer than a cutoff, r_ij = r_j + S·cell − r_i."""
+
+    i: np.ndarray
+    j: np.ndarray
+    vectors: np.ndarray
+    distances: np.ndarray
+
+    def select(self, mask: np.ndarray) -> Pairs:
+        """The pairs where `mask` is true, in the same order."""
+        return Pairs(*(array[mask] for array in self))
+
+
+def pairs_within(atoms: Atoms, cutoff: float, half: bool = False) -> Pairs:
+    """All pairs of a frame with r < cutoff (Å), periodic images included, sorted by i.
+
+    A full list holds both (i, j) and (j, i); a half list each pair once.
+    """
+    positions = torch.from_numpy(atoms.get_positions())
+    cell = torch.from_numpy(np.array(atoms.cell))
+    nl = rk.neighbor_list(positions, cell, torch.from_numpy(atoms.pbc), float(cutoff), half=half)
+    vectors = nl.vectors(positions, cell)
+    i, j = nl.edge_index.numpy()
+    return Pairs(i, j, vectors.numpy(), vectors.norm(dim=1).numpy())
+
+
+def perpendicular_widths(atoms: Atoms) -> np.ndarray:
+    """Distances between opposite faces of the cell, (3,), Å."""
+    return 1 / np.linalg.norm(np.linalg.inv(np.array(atoms.cell)), axis=0)

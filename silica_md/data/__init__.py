@@ -1,0 +1,1 @@
+"""Measured figures, cited; see README.md in this folder."""
