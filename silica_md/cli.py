@@ -1,0 +1,190 @@
+"""The command line: `silica-md quench`, `analyze`, `doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rsa_kernels.errors import RsaKernelsError
+
+from . import config as configuration
+from .errors import ConfigError, SilicaError
+from .folder import RunFolder
+from .observers import format_duration, print_summary
+
+DEFAULT_OUT = "runs/silica"
+
+# Flag, key of the configuration, type, what it is.
+_QUENCH_FLAGS = (
+    ("--atoms", "atoms", int, "number of atoms, a multiple of 3 (default 1500)"),
+    ("--na2o", "na2o", float, "mole fraction of Na2O, 0 to 0.5 (default 0: silica)"),
+    ("--start", "start", str, "structure file to begin with instead of random positions"),
+    ("--density", "density_g_cm3", float, "density of the random start, g/cm3 (default: as measured)"),
+    ("--potential", "potential", str, "shik, bks or pmmcs (default shik)"),
+    ("--melt", "melt_K", float, "temperature of the melt, K (default %(key)s)"),
+    ("--rate", "rate_K_per_ps", float, "cooling rate, K/ps (default %(key)s)"),
+    ("--hold", "hold_ps", float, "length of the hold at the end, ps (default %(key)s)"),
+    ("--ensemble", "ensemble", str, "npt or nvt from the quench on (default npt; nvt with --na2o)"),
+    ("--pressure", "pressure_GPa", float, "pressure where the ensemble is npt, GPa (default 0)"),
+    ("--timestep", "timestep_fs", float, "time step, fs (default %(key)s)"),
+    ("--seed", "seed", int, "seed of positions, velocities and noise (default 1)"),
+    ("--device", "device", str, "auto, cpu or cuda (default auto)"),
+    ("--threads", "threads", int, "CPU threads (default: all cores)"),
+)
+_MAY_CHANGE = ("device", "threads")
+"""Keys that a resumed run may set anew: they decide how fast it is, not what comes out."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(_hint(unknown[0], options.flags))
+    try:
+        return options.command(options)
+    except (SilicaError, RsaKernelsError, ValueError, OSError) as error:
+        if options.traceback:
+            raise
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+
+
+def quench(options: argparse.Namespace) -> int:
+    """Make a glass, analyse it, write the report."""
+    folder = RunFolder(options.out)
+    given = {key: getattr(options, key) for _, key, _, _ in _QUENCH_FLAGS if getattr(options, key) is not None}
+    if folder.finished and (options.resume or options.if_finished == "show"):
+        return _show(folder)
+    if options.resume:
+        config = _resumed(folder, options, given)
+    else:
+        config = configuration.load(options.config, given)
+        folder.create(config)
+    with folder.locked():
+        return _make(folder, config)
+
+
+def _resumed(folder: RunFolder, options: argparse.Namespace, given: dict) -> configuration.Config:
+    fixed = [flag for flag, key, _, _ in _QUENCH_FLAGS if key in given and key not in _MAY_CHANGE]
+    if fixed or options.config:
+        flag = "--config" if options.config else fixed[0]
+        raise ConfigError(f"{flag} cannot be changed in a run that is resumed; leave it out, or start a new run")
+    return configuration.from_dict(folder.read_config().to_dict() | given)
+
+
+def _make(folder: RunFolder, config: configuration.Config) -> int:
+    # Imported here: torch and the plotting packages take seconds that `--help` need not wait for.
+    from .quench import run
+
+    def say(text):
+        sys.stderr.write(text + "\n")
+        folder.log_line(text)
+
+    begun = time.monotonic()
+    if not run(config, folder, say):
+        say(f"stopped; go on with: silica-md quench --resume --out {folder.path}")
+        return 0
+    _judge(folder, config)
+    say(f"{folder.report} written after {format_duration(time.monotonic() - begun)}")
+    return 0
+
+
+def _judge(folder: RunFolder, config: configuration.Config) -> None:
+    from .analysis import analyze, read_frames
+    from .report import write_report, write_summary
+
+    analysis = analyze(read_frames(folder.path))
+    write_report(folder.path, analysis)
+    write_summary(folder.path, analysis, config.to_dict())
+    print_summary(analysis.summary_rows())
+
+
+def _show(folder: RunFolder) -> int:
+    rows = json.loads(folder.summary.read_text(encoding="utf-8"))["summary"]
+    print_summary([(row["quantity"], row["unit"], row["measured"], row["simulated"]) for row in rows])
+    sys.stderr.write(
+        f"{folder.path} is finished: see {folder.report}. For another glass: silica-md quench --out FOLDER --seed N\n"
+    )
+    return 0
+
+
+def analyse(options: argparse.Namespace) -> int:
+    """Judge a structure, a trajectory or a run."""
+    from .analysis import analyze, read_frames
+    from .report import write_report, write_summary
+
+    path = Path(options.path)
+    elements = options.elements.split(",") if options.elements else None
+    frames = read_frames(path, index=options.index, segment=options.segment, elements=elements)
+    out = Path(options.out) if options.out else (path if path.is_dir() else Path(f"{path.stem}-report"))
+    if out != path and out.exists() and any(out.iterdir()):
+        raise ConfigError(f"{out} is not empty and is not overwritten; choose another --out")
+    analysis = analyze(frames, q_max=options.q_max)
+    report = write_report(out, analysis, structure=frames[-1])
+    run = RunFolder(path)
+    write_summary(out, analysis, run.read_config().to_dict() if run.config.exists() else None)
+    print_summary(analysis.summary_rows())
+    sys.stderr.write(f"{len(frames)} frames; {report} written\n")
+    return 0
+
+
+def doctor(_options: argparse.Namespace) -> int:
+    """Say what this installation is and would do."""
+    import rsa_kernels.random  # noqa: F401  (so that its ops are listed)
+    from rsa_kernels.doctor import report
+
+    sys.stdout.write(report() + "\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="silica-md", description="Makes silica glass by molecular dynamics and judges it.", allow_abbrev=False
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(required=True, metavar="quench | analyze | doctor")
+
+    one = commands.add_parser("quench", parents=[common], allow_abbrev=False, help="make and judge a glass")
+    one.add_argument("--out", default=DEFAULT_OUT, help=f"folder of the run (default {DEFAULT_OUT})")
+    one.add_argument("--resume", action="store_true", help="go on with the run in --out from its last checkpoint")
+    one.add_argument("--config", help="TOML file; its keys are those of silica_md.config.Config")
+    one.add_argument(
+        "--if-finished", choices=("refuse", "show"), default="refuse", help="what to do if --out holds a finished run"
+    )
+    defaults = configuration.Config()
+    for flag, key, kind, text in _QUENCH_FLAGS:
+        one.add_argument(flag, dest=key, type=kind, help=text % {"key": f"{getattr(defaults, key)}"})
+    one.set_defaults(command=quench, flags=_flags(one))
+
+    two = commands.add_parser("analyze", parents=[common], allow_abbrev=False, help="judge a structure or a run")
+    two.add_argument("path", metavar="FILE|RUN", help="anything ASE reads, or the folder of a run")
+    two.add_argument("--out", help="folder of the report (default: the run's, or FILE-report)")
+    two.add_argument("--q-max", type=float, default=25.0, help="end of S(Q), 1/angstrom (default 25)")
+    two.add_argument("--index", default=":", help="frames to average, as ASE counts them (default ':', all)")
+    two.add_argument("--segment", help="part of the schedule to average (default: the last)")
+    two.add_argument("--elements", help="elements of atom types 1, 2, ... of a LAMMPS file, such as Si,O")
+    two.set_defaults(command=analyse, flags=_flags(two))
+
+    three = commands.add_parser("doctor", parents=[common], allow_abbrev=False, help="versions, threads, GPU, kernels")
+    three.set_defaults(command=doctor, flags=_flags(three))
+    return parser
+
+
+def _flags(parser: argparse.ArgumentParser) -> list[str]:
+    return [flag for action in parser._actions for flag in action.option_strings]
+
+
+def _hint(unknown: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(unknown.split("=")[0], known, n=1, cutoff=0.5)
+    return f"unknown argument {unknown}" + (f"; did you mean {near[0]}?" if near else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

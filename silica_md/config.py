@@ -1,0 +1,231 @@
+"""What decides a run: defaults, configuration files and flags; wrong keys are refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigError
+from .schedule import Schedule, Segment
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides a run; the attributes are the keys of a configuration file.
+
+    Attributes
+    ----------
+    atoms : int
+        Number of atoms, a multiple of 3 (SiO2 and Na2O have three each).
+    na2o : float
+        Mole fraction x of Na2O in x Na2O · (1 − x) SiO2.
+    start : str
+        A structure file to begin with instead of random positions; "" for random.
+    density_g_cm3 : float, optional
+        Of the random start; default: the measured density of the glass.
+    potential : str
+        "shik", "bks" or "pmmcs".
+    potential_options : dict
+        Keyword arguments of the potential.
+    seed : int
+        Of positions, velocities and noise.
+    timestep_fs : float
+        Time step.
+    melt_K, melt_ps, equilibrate_K, equilibrate_ps, rate_K_per_ps, final_K, hold_ps : float
+        The default protocol: melt, equilibrate, quench, relax and hold. Not used where segments are given.
+    ensemble : str
+        Of the default protocol from the quench on: "npt", or "nvt" to keep the density of the start. By
+        default "npt" for silica and "nvt", at the measured density, for sodium silicates.
+    pressure_GPa : float
+        Of the default protocol where it is "npt".
+    segment : tuple of Segment
+        The schedule; empty for the default protocol.
+    frame_ps : float
+        Time between frames of the trajectory.
+    log_every : int
+        Steps between rows of the log.
+    skin : float
+        Extra reach of the neighbour list, Å.
+    checkpoint_seconds : float
+        Wall time between checkpoints.
+    device : str
+        "auto", "cpu" or "cuda".
+    threads : int
+        0 for all cores.
+    """
+
+    atoms: int = 1500
+    na2o: float = 0.0
+    start: str = ""
+    density_g_cm3: float | None = None
+    potential: str = "shik"
+    potential_options: dict = dataclasses.field(default_factory=dict)
+    seed: int = 1
+    timestep_fs: float = 1.0
+    melt_K: float = 4000.0
+    melt_ps: float = 10.0
+    equilibrate_K: float = 3600.0
+    equilibrate_ps: float = 10.0
+    rate_K_per_ps: float = 40.0
+    final_K: float = 300.0
+    hold_ps: float = 10.0
+    ensemble: str = ""
+    pressure_GPa: float = 0.0
+    segment: tuple[Segment, ...] = ()
+    frame_ps: float = 2.0
+    log_every: int = 100
+    skin: float = 1.0
+    checkpoint_seconds: float = 20.0
+    device: str = "auto"
+    threads: int = 0
+
+    def __post_init__(self):
+        def refuse(text):
+            raise ConfigError(text)
+
+        if self.atoms < 3 or self.atoms % 3:
+            near = max(3, 3 * round(self.atoms / 3))
+            refuse(f"`atoms` must be a multiple of 3, as SiO2 and Na2O have, got {self.atoms}; try {near}")
+        if not 0.0 <= self.na2o <= 0.5:
+            refuse(f"`na2o` is a mole fraction between 0 and 0.5, got {self.na2o}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not 0.0 < value < float("inf"):
+                refuse(f"`{name}` must be positive and finite, got {value}")
+        if self.log_every < 1:
+            refuse(f"`log_every` must be at least 1, got {self.log_every}")
+        if self.threads < 0:
+            refuse(f"`threads` must be 0 (all cores) or positive, got {self.threads}")
+        if self.ensemble not in ("", "nvt", "npt"):
+            refuse(f"`ensemble` must be nvt or npt, got '{self.ensemble}'")
+        if self.device not in ("auto", "cpu", "cuda"):
+            refuse(f"`device` must be auto, cpu or cuda, got '{self.device}'")
+        touched = [name for name in _PROTOCOL if getattr(self, name) != _default(name)]
+        if self.segment and touched:
+            refuse(f"`{touched[0]}` is of the default protocol, but segments are listed here; set it in them")
+
+    def schedule(self) -> Schedule:
+        """Return the segments given, or those of the default protocol."""
+        return Schedule(self.segment or default_segments(self), self.timestep_fs)
+
+    def to_dict(self) -> dict:
+        """Plain data, for JSON; the segments are written out."""
+        plain = dataclasses.asdict(self)
+        plain["segment"] = [dataclasses.asdict(segment) for segment in self.segment]
+        return plain
+
+
+_PROTOCOL = (
+    "melt_K", "melt_ps", "equilibrate_K", "equilibrate_ps", "rate_K_per_ps", "final_K", "hold_ps", "ensemble",
+    "pressure_GPa",
+)  # fmt: skip
+_POSITIVE = (
+    "density_g_cm3", "timestep_fs", "frame_ps", "skin", "checkpoint_seconds", *_PROTOCOL[:-2]
+)  # fmt: skip
+
+
+def _default(name: str):
+    return Config.__dataclass_fields__[name].default
+
+
+def default_segments(config: Config) -> tuple[Segment, ...]:
+    """Melt and equilibrate at the volume of the start; quench, relax and hold in the ensemble chosen.
+
+    The last segment is what the analysis averages over.
+    """
+    ensemble = config.ensemble or ("nvt" if config.na2o > 0.0 else "npt")
+    free = {"ensemble": ensemble, "pressure_GPa": config.pressure_GPa}
+    return (
+        Segment("melt", temperature_K=config.melt_K, duration_ps=config.melt_ps, relaxation_fs=100.0),
+        Segment("equilibrate", temperature_K=config.equilibrate_K, duration_ps=config.equilibrate_ps),
+        Segment("quench", ramp_to_K=config.final_K, rate_K_per_ps=config.rate_K_per_ps, **free),
+        Segment("relax", temperature_K=config.final_K, duration_ps=0.5 * config.hold_ps, **free),
+        Segment("hold", temperature_K=config.final_K, duration_ps=config.hold_ps, frame_ps=0.5, **free),
+    )
+
+
+def load(path: str | Path | None = None, overrides: Mapping | None = None) -> Config:
+    """Read a TOML configuration and put flags on top.
+
+    Parameters
+    ----------
+    path : str or Path, optional
+        TOML file with keys of `Config` and tables ``[[segment]]`` with keys of `Segment`.
+    overrides : mapping, optional
+        Keys of `Config`; None values are ignored.
+
+    Raises
+    ------
+    ConfigError
+        The file cannot be read; a key is unknown (the nearest right one is named); a value is of the wrong
+        kind or out of range.
+    """
+    data = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    data |= {key: value for key, value in (overrides or {}).items() if value is not None}
+    return from_dict(data)
+
+
+def from_dict(data: Mapping) -> Config:
+    """Make a `Config` of plain data; see `load`."""
+    values = _checked(Config, data, "")
+    tables = values.get("segment", ())
+    where = "segment {}: ".format
+    values["segment"] = tuple(
+        Segment(**_checked(Segment, table, where(number), required=("name",)))
+        for number, table in enumerate(tables, start=1)
+    )
+    return Config(**values)
+
+
+def _checked(kind: type, data: Mapping, where: str, required: tuple[str, ...] = ()) -> dict:
+    """Values of the fields of `kind`, with the type each field asks for."""
+    types_of = typing.get_type_hints(kind)
+    for key in data:
+        if key not in types_of:
+            near = difflib.get_close_matches(key, types_of, n=1, cutoff=0.5)
+            hint = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(types_of)}"
+            raise ConfigError(f"{where}unknown key `{key}`{hint}")
+    for key in required:
+        if key not in data:
+            raise ConfigError(f"{where}the key `{key}` is missing")
+    return {key: _converted(types_of[key], value, where + f"`{key}`") for key, value in data.items()}
+
+
+def _converted(wanted, value, what: str):
+    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
+    if value is None and type(None) in options:
+        return None
+    plain = next(option for option in options if option is not type(None))
+    plain = typing.get_origin(plain) or plain
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if plain is tuple and isinstance(value, (list, tuple)):
+        return tuple(value)
+    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
+        names = {
+            float: "a number",
+            int: "a whole number",
+            str: "text in quotes",
+            dict: "a table",
+            tuple: "tables",
+        }
+        raise ConfigError(f"{what} must be {names[plain]}, got {value!r}")
+    return value

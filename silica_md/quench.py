@@ -1,0 +1,195 @@
+"""The molecular-dynamics loop: from a configuration to a glass in a run folder. Read it from top to bottom.
+
+A run is a pure function of its configuration: all noise comes from (seed, step, atom), so a run that was killed
+and resumed ends in the same bits as one that was not.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import torch
+
+from rsa_kernels import _library
+from rsa_kernels.errors import BackendUnavailableError, RsaKernelsError
+
+from . import checkpoint, potentials, start
+from .config import Config
+from .errors import LostNeighborError, RunAborted
+from .folder import RunFolder
+from .forcefield import ForceField
+from .integrators import Integrator
+from .record import Recorder
+from .schedule import Schedule
+from .state import State
+from .trajectory import write_structure
+from .watch import UnsoundError
+
+CHECK_EVERY_ON_GPU = 10
+"""Steps between looks at the neighbour list where looking stops the queue."""
+
+
+def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
+    """Do the molecular dynamics of a run, from its newest checkpoint if there is one, else from its beginning.
+
+    Parameters
+    ----------
+    config : Config
+        What to do.
+    folder : RunFolder
+        Where its files go; made already.
+    say : callable
+        Takes lines meant for people.
+
+    Returns
+    -------
+    bool
+        True when the schedule is done; False when a signal has stopped the run, with a checkpoint on disk.
+
+    Raises
+    ------
+    RunAborted
+        The run cannot go on; the message names the last good checkpoint.
+    CheckpointError
+        Every checkpoint is damaged.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    schedule, device = config.schedule(), choose_device(config.device)
+    saved = checkpoint.load_newest(folder.checkpoints, say)
+    state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
+    field = force_field(config, state)
+    recorder = Recorder(folder, schedule, state)
+    try:
+        with StopRequest() as stop:
+            if saved:
+                field.load_state_dict(checkpoint.field_of(saved, device), state)
+                recorder.load_state_dict(saved.header["recorder"])
+            else:
+                recorder.clear()
+                if not config.start:
+                    start.push_apart(state, field)
+            return follow(schedule, config, state, field, recorder, folder, saved, stop)
+    except (RsaKernelsError, LostNeighborError, UnsoundError) as error:
+        raise aborted(folder, state, str(error)) from error
+    except OSError as error:
+        raise aborted(folder, state, f"a file cannot be written: {error.strerror or error}") from error
+    finally:
+        recorder.close()
+
+
+def follow(
+    schedule: Schedule,
+    config: Config,
+    state: State,
+    field: ForceField,
+    recorder: Recorder,
+    folder: RunFolder,
+    saved: checkpoint.Checkpoint | None,
+    stop: StopRequest,
+) -> bool:
+    """Advance `state` through what remains of the schedule: the loop itself."""
+    next_checkpoint = time.monotonic() + config.checkpoint_seconds
+    for stage in schedule.remaining(state.step):
+        integrator = stage.integrator(config.timestep_fs, config.seed)
+        if saved is None and state.step == 0:
+            recorder.row(state, stage, integrator, field.evaluate(state, energy=True, virial=True))
+            recorder.frame(state, stage)
+        if state.step == stage.first_step:
+            recorder.enter(state, stage, integrator)
+        else:
+            integrator.load_state_dict(saved.header["integrator"])
+        frame_every = max(1, round(1000.0 * (stage.segment.frame_ps or config.frame_ps) / config.timestep_fs))
+
+        while state.step < stage.last_step:
+            step = state.step + 1
+            integrator.temperature = stage.temperature(step)
+            logged = step % config.log_every == 0 or step == stage.last_step
+            evaluation = integrator.step(state, field, energy=logged, virial=logged)
+            if logged:
+                recorder.row(state, stage, integrator, evaluation)
+            if (step - stage.first_step) % frame_every == 0:
+                recorder.frame(state, stage)
+            due = logged and (time.monotonic() > next_checkpoint or step == schedule.steps)
+            if due or stop.requested:
+                save(folder, state, field, integrator, recorder)
+                next_checkpoint = time.monotonic() + config.checkpoint_seconds
+            if stop.requested:
+                return step == schedule.steps
+    write_structure(folder.final, state)
+    return True
+
+
+def first_state(config: Config, schedule: Schedule, device: torch.device) -> State:
+    """Atoms at random, or those of a file; velocities of the first temperature unless the file has some."""
+    if config.start:
+        state = start.structure_start(config.start, device)
+    else:
+        density = config.density_g_cm3 or start.measured_density(config.na2o)
+        state = start.random_start(config.atoms, config.na2o, density, config.seed, device)
+    if schedule.first_temperature is not None and not bool(state.velocities.any()):
+        state.thermalize(schedule.first_temperature, config.seed)
+    return state
+
+
+def force_field(config: Config, state: State) -> ForceField:
+    """Return the potential of the configuration for the atoms of `state`, with a neighbour list."""
+    potential = potentials.build(config.potential, state.atomic_numbers, **config.potential_options)
+    return ForceField(potential, config.skin, CHECK_EVERY_ON_GPU if state.positions.is_cuda else 1)
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device for "auto", "cpu" or "cuda"; "auto" is a GPU where there is one with the kernels for it.
+
+    Raises
+    ------
+    BackendUnavailableError
+        "cuda" was asked for and cannot be had.
+    """
+    kernel = _library.REGISTRY["pair_evaluate"].kernels.get("cuda")
+    missing = "there is no GPU that torch can use" if not torch.cuda.is_available() else None
+    if missing is None:
+        missing = "the pair potentials have no kernel for it" if kernel is None else kernel.missing()
+    if name == "cuda" and missing:
+        raise BackendUnavailableError(f"`device` cuda cannot be used: {missing}; use --device cpu")
+    return torch.device("cpu" if missing or name == "cpu" else "cuda")
+
+
+def save(folder: RunFolder, state: State, field: ForceField, integrator: Integrator, recorder: Recorder) -> None:
+    """Write a checkpoint, once the state has been found sound."""
+    recorder.watch.check_state(state, integrator.temperature, integrator.degrees_of_freedom(state))
+    header, arrays = checkpoint.contents(state, field)
+    header |= {"integrator": integrator.state_dict(), "recorder": recorder.state_dict()}
+    checkpoint.save(folder.checkpoints, header, arrays)
+
+
+def aborted(folder: RunFolder, state: State, reason: str) -> RunAborted:
+    """Return the error that names the last good checkpoint."""
+    newest = checkpoint.newest(folder.checkpoints)
+    good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+    return RunAborted(f"run stopped at step {state.step} ({state.time / 1000.0:.3f} ps): {reason}; {good}")
+
+
+class StopRequest:
+    """Turns SIGTERM and Ctrl-C into a wish the loop grants at the end of its step; a second one is not waited for."""
+
+    def __init__(self):
+        self.requested = False
+        self._before: dict = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._request)
+        return self
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _request(self, number: int, _frame) -> None:
+        self.requested = True
+        signal.signal(number, self._before[number])
