@@ -15,7 +15,7 @@ from typing import TextIO
 
 from silica_md.files import AppendFile
 
-__all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_duration", "format_value", "print_summary"]
+__all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_duration", "print_summary"]
 
 THERMO_COLUMNS = ("step", "time_ps", "segment", "target_K", "temperature_K", "pressure_GPa", "density_g_cm3",
                   "potential_eV_per_atom", "kinetic_eV_per_atom", "conserved_eV_per_atom", "ns_per_day")
@@ -38,6 +38,11 @@ class ThermoLog:
     def __init__(self, path: str | Path, columns: Iterable[str] = THERMO_COLUMNS):
         self.columns = tuple(columns)
         self._file = AppendFile(path)
+
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._file.path
 
     def write(self, row: Mapping) -> None:
         """Append one row, a dict with exactly the names in `columns`; None leaves a cell empty.
@@ -198,34 +203,19 @@ def format_duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
-def format_value(value: object) -> str:
-    """A number for people: four significant digits, a dash for nothing, text as it is."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, (tuple, list)):    # mean and standard deviation
-        return " ± ".join(format_value(x) for x in value)
-    if isinstance(value, (str, int)):
-        return str(value)
-    value = float(value)
-    if value and not 1e-3 <= abs(value) < 1e5:
-        return f"{value:.3g}"
-    return f"{value:.{max(0, min(4, 3 - math.floor(math.log10(abs(value)))))}f}" if value else "0"
-
-
 def print_summary(rows: Iterable[tuple], stream: TextIO | None = None) -> None:
     """Print the table measured | simulated.
 
     Parameters
     ----------
     rows : list of (quantity, unit, measured, simulated)
-        As `Analysis.summary_rows` gives them; a value may be a number, text, or None where there is none.
+        As `Analysis.summary_rows` gives them: all text.
     stream : text stream, optional
         Default: standard output.
     """
     stream = sys.stdout if stream is None else stream
     table = [("quantity", "unit", "measured", "simulated")]
-    table += [(name, unit or "", format_value(measured), format_value(simulated))
-              for name, unit, measured, simulated in rows]
+    table += [tuple(row) for row in rows]
     widths = [max(len(row[i]) for row in table) for i in range(4)]
     rule = "-" * (sum(widths) + 6)
     lines = ["  ".join(f"{cell:{'<<>>'[i]}{widths[i]}}" for i, cell in enumerate(row)) for row in table]

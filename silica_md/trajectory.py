@@ -57,6 +57,11 @@ class TrajectoryWriter:
         self._file = AppendFile(path)
         self._frames = 0
 
+    @property
+    def path(self) -> Path:
+        """Where the file is."""
+        return self._file.path
+
     def write(self, state: State, segment: str = "") -> None:
         """Append one frame.
 

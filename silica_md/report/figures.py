@@ -6,7 +6,7 @@ import numpy as np
 
 from silica_md.analysis.first_peak import FIT_RANGE
 
-from .style import MEASURED, PAIR_COLOURS, QUIET, SIMULATED, new_figure, pair_label, styled
+from .style import MEASURED, QUIET, SIMULATED, colours_of, new_figure, pair_label, styled
 
 _Q, _R = "Q (Å⁻¹)", "r (Å)"
 _DOTS = {"color": MEASURED, "marker": "o", "markersize": 2.0, "linestyle": "none", "markeredgewidth": 0}
@@ -66,8 +66,9 @@ def correlation_function(analysis):
             continue    # sodium's peaks are too weak to stand out in the total
         top = np.nanmax(analysis.tr_neutron[shown])
         above = top > 0.4 * np.nanmax(analysis.tr_neutron)    # a shoulder has room below it
-        axes.annotate(pair_label(name), (where, top), xytext=(0, 5 if above else -16), ha="center", fontsize=9,
-                      va="bottom" if above else "top", textcoords="offset points", color=QUIET)
+        axes.annotate(pair_label(name), (where, top), xytext=(0, 5) if above else (-4, -14), fontsize=9,
+                      ha="center" if above else "left", va="bottom" if above else "top", color=QUIET,
+                      textcoords="offset points")
     axes.set_ylim(top=axes.get_ylim()[1] * 1.06)
     return figure
 
@@ -104,15 +105,17 @@ def bond_angles(analysis):
     if not analysis.angle_distribution:
         return None
     figure, axes = new_figure(_HEIGHT)
-    for (name, density), colour in zip(analysis.angle_distribution.items(), PAIR_COLOURS, strict=False):
-        axes.fill_between(analysis.angles_deg, density, color=colour, alpha=0.14, linewidth=0)
-        mean, spread = analysis.angle_mean[name]
-        axes.plot(analysis.angles_deg, density, color=colour,
+    for name, colour in colours_of(analysis.angle_distribution).items():
+        density, (mean, spread) = analysis.angle_distribution[name], analysis.angle_mean[name]
+        network = "Na" not in name  # sodium's broad distributions stay in the background
+        if network:
+            axes.fill_between(analysis.angles_deg, density, color=colour, alpha=0.14, linewidth=0)
+        axes.plot(analysis.angles_deg, density, color=colour, linewidth=1.5 if network else 0.8,
                   label=f"{pair_label(name)}   {mean:.1f}°, σ {spread:.1f}°")
     axes.axvline(np.degrees(np.arccos(-1 / 3)), color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)),
                  label="regular tetrahedron   109.5°")
-    axes.set(xlim=(60, 180), xlabel="bond angle (°)", ylabel="probability per degree")
-    axes.set_xticks(range(60, 181, 20))
+    axes.set(xlim=(40, 180), xlabel="bond angle (°)", ylabel="probability per degree")
+    axes.set_xticks(range(40, 181, 20))
     axes.set_ylim(0, axes.get_ylim()[1] * 1.32)    # room for the legend above the curves
     axes.legend(loc="upper right")
     return figure
@@ -164,7 +167,9 @@ def _stacked(x, curves, x_range, x_label, y_label, bottom=None, note=None):
     """One panel per pair of elements, each with its own scale, and the level 1 dashed."""
     figure, panels = new_figure(0.75 + 1.35 * len(curves), nrows=len(curves), sharex=True, squeeze=False)
     shown = (x >= x_range[0]) & (x <= x_range[1])
-    for axes, (name, y), colour in zip(panels[:, 0], curves.items(), PAIR_COLOURS, strict=False):
+    colours = colours_of(curves)
+    for axes, (name, y) in zip(panels[:, 0], curves.items(), strict=True):
+        colour = colours[name]
         axes.axhline(1, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(x[shown], y[shown], color=colour, linewidth=1.3)
         axes.text(0.985, 0.90, pair_label(name), transform=axes.transAxes, ha="right", va="top", color=colour,

@@ -101,6 +101,4 @@ def plain(item: object) -> str:
         return "yes" if item else "no"
     if isinstance(item, list | tuple):
         return ", ".join(plain(x) for x in item) or "–"
-    if isinstance(item, dict):
-        return "; ".join(f"{escape(str(k))} {plain(v)}" for k, v in item.items()) or "–"
     return escape(f"{item:g}" if isinstance(item, float) else str(item))

@@ -22,6 +22,7 @@ from . import figures, markup, run_figures
 from .picture import ATOM_STYLES, BOND_LENGTHS, LARGEST_REGION, draw_structure
 from .provenance import provenance
 from .thermo import account, read_thermo
+from .toml import as_toml
 from .verdicts import verdicts
 
 # What is drawn, its title and its caption; {words} are filled in by `_structure_section`.
@@ -212,7 +213,7 @@ def _banner(judged):
         return ""
     missed = [verdict for verdict in judged if not verdict.met]
     if not missed:
-        return f'<p class="result good">✓ All {len(judged)} criteria are met.</p>'
+        return f'<p class="result good">✓ {len(judged)} of {len(judged)} criteria are met.</p>'
     named = "; ".join(f"{verdict.quantity} ({verdict.text}, asked: {verdict.asked})" for verdict in missed)
     text = markup.symbols(f"{len(missed)} of {len(judged)} criteria missed: {named}.")
     return f'<p class="result bad">✗ {text}</p>'
@@ -283,13 +284,19 @@ def _run_section(thermo, shown):
 
 
 def _making_section(config):
-    settings = list(_flattened(config or {}))
-    lists = [markup.card(name.capitalize(), markup.records(item)) for name, item in settings if _is_records(item)]
+    """The schedule, the full configuration in the form the command reads, versions and machine."""
     cards = [markup.card("Versions and machine", markup.facts(provenance().items()))]
-    if settings:
-        single = markup.facts((name, item) for name, item in settings if not _is_records(item))
-        cards.insert(0, markup.card("Configuration", single))
-    return markup.section("How it was made", *lists, markup.group("columns", cards))
+    schedule = ""
+    if config:
+        config = dict(config)
+        if steps := config.pop("schedule", None):  # follows from the rest
+            schedule = markup.card("Schedule", markup.records(steps))
+        how = (
+            '<p class="note">Saved as <code>run.toml</code>, this makes the same run again: '
+            "<code>silica-md quench --config run.toml --out runs/again</code></p>"
+        )
+        cards.insert(0, markup.card("Configuration", f"<pre>{escape(as_toml(config))}</pre>{how}"))
+    return markup.section("How it was made", schedule, markup.group("columns", cards))
 
 
 def _sources_section(analysis, config):
@@ -312,15 +319,3 @@ def _sources_section(analysis, config):
 def _potential(config):
     potential = (config or {}).get("potential")
     return potential.get("name") if isinstance(potential, Mapping) else potential
-
-
-def _flattened(config, prefix=""):
-    for name, item in config.items():
-        if isinstance(item, Mapping):
-            yield from _flattened(item, f"{prefix}{name}.")
-        else:
-            yield prefix + name, item
-
-
-def _is_records(item):
-    return isinstance(item, list) and bool(item) and all(isinstance(row, Mapping) for row in item)

@@ -4,6 +4,7 @@ saved."""
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable
 
 import numpy as np
 from matplotlib import rc_context
@@ -11,7 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 MEASURED, SIMULATED, QUIET = "#16191d", "#d55e00", "#6b7480"
-PAIR_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
+_KNOWN = {"Si-Si": 0, "Si-O": 1, "O-O": 2, "Na-O": 3, "Na-Si": 4, "Na-Na": 5, "O-Si-O": 0, "Si-O-Si": 1}
 WIDTH = 5.6    # inches; two stand side by side on a screen, one fills a phone
 DPI = 200
 
@@ -66,6 +68,14 @@ def styled(draw):
 
     drawn.__name__, drawn.__doc__ = draw.__name__, draw.__doc__
     return drawn
+
+
+def colours_of(names: Iterable[str]) -> dict[str, str]:
+    """Give each pair or triple of elements a colour; the common ones have the same in every report."""
+    left = [k for k in range(len(COLOURS)) if k not in {_KNOWN.get(name) for name in names}] or [0]
+    unknown = (name for name in names if name not in _KNOWN)
+    order = _KNOWN | {name: left[k % len(left)] for k, name in enumerate(unknown)}
+    return {name: COLOURS[order[name]] for name in names}
 
 
 def pair_label(name: str) -> str:
