@@ -11,6 +11,7 @@ namespace rk {
 constexpr int RECORD = 8;
 constexpr int BLOCKS = 16;
 constexpr int MAX_SPECIES = 64;
+constexpr double BLOCK_HAIR = 1e-10;  // of a block's width; more than the rounding of any interval number
 
 struct PairTable {
     const double* coefficients;  // (n_tables, n_intervals + 1, RECORD)

@@ -51,7 +51,7 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
     constexpr int GROUPS = 16;  // small enough for the first cache, long enough to keep both stages' pipelines full
     const double per_angstrom = BLOCKS / (table.cutoff - table.r_min);
     const v8d r_min = broadcast(table.r_min), scale = broadcast(per_angstrom);
-    const v8d top = broadcast(BLOCKS), last_block = broadcast(BLOCKS - 1), zero = broadcast(0.0);
+    const v8d top = broadcast(BLOCKS), last_block = broadcast(BLOCKS - 1), zero = broadcast(0.0), hair = broadcast(BLOCK_HAIR);
     const Lookup16 first(table.blocks), count(table.blocks + BLOCKS);
     v8d virial[6] = {zero, zero, zero, zero, zero, zero};
     v8d closest = broadcast(table.cutoff * table.cutoff);
@@ -89,10 +89,12 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
                 const v8d inverse_r = inverse_sqrt(r2);
                 // Below r_min the index is kept inside the table; the caller sees `closest` and refuses the result.
                 const v8d u = smaller(larger((r2 * inverse_r - r_min) * scale, zero), top);
-                const Whole block(smaller(u, last_block));
-                const v8d intervals = count[block];
-                const v8d v = first[block] + (u - block.value()) * intervals;
-                const Whole interval(v);
+                // A hair below a block's end counts as the next block's start (t is then a hair below 0): v must not be
+                // rounded up into an interval whose block, and so whose dt/dr, is another one than `intervals` is of.
+                const Whole block(smaller(u + hair, last_block));
+                const v8d intervals = count[block], block_start = first[block];
+                const v8d v = block_start + (u - block.value()) * intervals;
+                const Whole interval(larger(v, block_start));
                 group->t = v - interval.value();
                 group->slope_scale = inverse_r * (intervals * scale);
                 records.locate(interval, (v8l)species_bits, group->record);

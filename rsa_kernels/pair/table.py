@@ -19,6 +19,8 @@ _FLOOR = 1e-3
 """The stated error is relative to the value or to 1 meV (1 meV/Å), whichever is larger."""
 _SAFETY = 1.1
 """The error between the probes may be a little larger than at them."""
+_BLOCK_HAIR = 1e-10
+"""Closer than this (in blocks) to the end of a block is the next block: rounding must not mix two blocks' widths."""
 _PROBES = (0.0, 0.07, 0.21, 0.36, 0.5, 0.64, 0.79, 0.93, 1.0)
 
 PairFunction = Callable[[Tensor], Tensor]
@@ -252,9 +254,9 @@ def locate(r: Tensor, blocks: Tensor, r_min: float, cutoff: float) -> tuple[Tens
     """Interval index (int64), t in [0, 1) and dt/dr of distances `r`; beyond the range the ends are extended."""
     per_angstrom = BLOCKS / (cutoff - r_min)
     u = (r - r_min) * per_angstrom
-    block = u.detach().floor().clamp(0, BLOCKS - 1)
+    block = (u.detach() + _BLOCK_HAIR).floor().clamp(0, BLOCKS - 1)
     first, count = blocks[:, block.to(torch.int64)]
     v = first + (u - block) * count
     last = int(blocks[:, -1].sum())
-    interval = v.detach().floor().clamp(0, last)
+    interval = torch.maximum(v.detach(), first).floor().clamp(max=last)
     return interval.to(torch.int64), v - interval, count * per_angstrom
