@@ -32,9 +32,9 @@ class MeasuredCurve:
 def neutron_silica() -> MeasuredCurve:
     """Measured neutron S(Q) of vitreous SiO2 at room temperature, bins of 0.05 Å⁻¹ from 0.35 to 40 Å⁻¹."""
     text = (files("silica_md.data") / "sio2_glass_neutron_sq.csv").read_text(encoding="utf-8")
-    lines = text.splitlines()
-    citation = next(line for line in lines if line.startswith("# origin:")).removeprefix("# origin:").strip()
-    q, sq, sigma = np.loadtxt([line for line in lines if line[:1].isdigit()], delimiter=",").T
+    q, sq, sigma = np.loadtxt(text.splitlines(), delimiter=",").T
+    origin = text.partition("# origin:")[2].partition("# resampled:")[0]
+    citation = " ".join(origin.replace("#", "").split())
     return MeasuredCurve(q, sq, sigma, citation)
 
 
