@@ -110,8 +110,10 @@ class AppendFile:
             return
         held = self.path.stat().st_size if self.path.exists() else 0
         if held < size:
-            raise ValueError(f"{self.path} holds {held} bytes, but held {size} when the checkpoint was "
-                             "written: it was removed or changed since; put it back, or start a new run")
+            raise ValueError(
+                f"{self.path} holds {held} bytes, but held {size} when the checkpoint was "
+                "written: it was removed or changed since; put it back, or start a new run"
+            )
         self._descriptor = os.open(self.path, os.O_RDWR)
         if mark is not None:
             _write_all(self._descriptor, mark[1], mark[0])
@@ -127,11 +129,12 @@ class AppendFile:
 
     def _create(self, data, mark):
         if self.path.exists():
-            raise FileExistsError(f"{self.path} is already there and is not overwritten: resume that run, or "
-                                  "choose another folder")
+            raise FileExistsError(
+                f"{self.path} is already there and is not overwritten: resume that run, or choose another folder"
+            )
         if mark is not None:
             offset, value = mark
-            data = data[:offset] + value + data[offset + len(value):]
+            data = data[:offset] + value + data[offset + len(value) :]
         replace_file(self.path, data)
         self._descriptor = os.open(self.path, os.O_RDWR)
         self.size = 0

@@ -15,16 +15,16 @@ import numpy as np
 
 __all__ = ["COUNT_OFFSET", "encode_count", "encode_frame", "encode_header", "standard_orientation"]
 
-COUNT_OFFSET = 4        # where the number of frames stands in the file
-_SEGMENT_LENGTH = 64    # bytes kept for a segment's name
+COUNT_OFFSET = 4  # where the number of frames stands in the file
+_SEGMENT_LENGTH = 64  # bytes kept for a segment's name
 _TAG_DIMENSION, _TAG_VARIABLE, _TAG_ATTRIBUTE = 10, 11, 12
-_TYPES = {"char": (2, "S1"), "int": (4, ">i4"), "float": (5, ">f4"), "double": (6, ">f8")}    # code, dtype
+_TYPES = {"char": (2, "S1"), "int": (4, ">i4"), "float": (5, ">f4"), "double": (6, ">f8")}  # code, dtype
 
 # name: (type, dimensions, attributes); a frame holds these, in this order
 _RECORDS = {
     "time": ("double", ("frame",), {"units": "picosecond"}),
-    "step": ("double", ("frame",), {}),    # NetCDF-3 has no 64-bit integer; exact to 2**53
-    "segment": ("char", ("frame", "segment_label"), {"_Encoding": "utf-8"}),    # read as one word
+    "step": ("double", ("frame",), {}),  # NetCDF-3 has no 64-bit integer; exact to 2**53
+    "segment": ("char", ("frame", "segment_label"), {"_Encoding": "utf-8"}),  # read as one word
     "cell_lengths": ("double", ("frame", "cell_spatial"), {"units": "angstrom"}),
     "cell_angles": ("double", ("frame", "cell_angular"), {"units": "degree"}),
     "coordinates": ("float", ("frame", "atom", "spatial"), {"units": "angstrom"}),
@@ -51,8 +51,15 @@ def encode_header(atomic_numbers: np.ndarray, title: str, version: str) -> bytes
     bytes
         Everything before the first frame.
     """
-    lengths = {"frame": 0, "spatial": 3, "atom": len(atomic_numbers), "cell_spatial": 3, "cell_angular": 3,
-               "label": 5, "segment_label": _SEGMENT_LENGTH}
+    lengths = {
+        "frame": 0,
+        "spatial": 3,
+        "atom": len(atomic_numbers),
+        "cell_spatial": 3,
+        "cell_angular": 3,
+        "label": 5,
+        "segment_label": _SEGMENT_LENGTH,
+    }
     fixed = {
         "spatial": ("char", ("spatial",), {}, b"xyz"),
         "cell_spatial": ("char", ("cell_spatial",), {}, b"abc"),
@@ -61,16 +68,29 @@ def encode_header(atomic_numbers: np.ndarray, title: str, version: str) -> bytes
     }
     start = b"CDF\x02" + encode_count(0)
     start += _list(_TAG_DIMENSION, [_name(name) + _int(length) for name, length in lengths.items()])
-    start += _attributes({"title": title, "program": "silica_md", "programVersion": version,
-                          "Conventions": "AMBER", "ConventionVersion": "1.0"})
+    start += _attributes(
+        {
+            "title": title,
+            "program": "silica_md",
+            "programVersion": version,
+            "Conventions": "AMBER",
+            "ConventionVersion": "1.0",
+        }
+    )
 
     def variables(begin):
         entries = []
         for name, (kind, dimensions, attributes, *_) in (fixed | _RECORDS).items():
             size = _padded(_bytes_of(kind, dimensions, lengths))
             ids = b"".join(_int(list(lengths).index(d)) for d in dimensions)
-            entries.append(_name(name) + _int(len(dimensions)) + ids + _attributes(attributes)
-                           + _int(_TYPES[kind][0]) + struct.pack(">Iq", min(size, 2**32 - 1), begin))
+            entries.append(
+                _name(name)
+                + _int(len(dimensions))
+                + ids
+                + _attributes(attributes)
+                + _int(_TYPES[kind][0])
+                + struct.pack(">Iq", min(size, 2**32 - 1), begin)
+            )
             begin += size
         return _list(_TAG_VARIABLE, entries)
 
@@ -102,12 +122,17 @@ def encode_frame(
     bytes
     """
     lengths = np.linalg.norm(cell, axis=1)
-    pairs = ((1, 2), (0, 2), (0, 1))    # alpha lies between b and c, and so on
+    pairs = ((1, 2), (0, 2), (0, 1))  # alpha lies between b and c, and so on
     tiny = np.finfo(float).tiny
     cosines = [np.dot(cell[i], cell[j]) / max(lengths[i] * lengths[j], tiny) for i, j in pairs]
     angles = np.where(np.abs(cosines) < 1e-15, 90.0, np.degrees(np.arccos(np.clip(cosines, -1, 1))))
-    values = {"time": time, "step": step, "cell_lengths": np.where(pbc, lengths, 0.0), "cell_angles": angles,
-              "coordinates": positions}
+    values = {
+        "time": time,
+        "step": step,
+        "cell_lengths": np.where(pbc, lengths, 0.0),
+        "cell_angles": angles,
+        "coordinates": positions,
+    }
     record = b""
     for name, (kind, *_) in _RECORDS.items():
         if name == "segment":
@@ -143,9 +168,11 @@ def standard_orientation(positions: np.ndarray, cell: np.ndarray) -> tuple[np.nd
     if not np.any(np.triu(cell, 1)) and np.all(np.diag(cell) >= 0):
         return positions, cell
     if np.linalg.det(cell) < 0:
-        raise ValueError("`cell` must be right-handed for an AMBER trajectory, got a negative volume; swap "
-                         "two cell vectors, or write extended XYZ")
-    rotation, lower = np.linalg.qr(cell.T)    # cell = lowerᵀ rotationᵀ
+        raise ValueError(
+            "`cell` must be right-handed for an AMBER trajectory, got a negative volume; swap "
+            "two cell vectors, or write extended XYZ"
+        )
+    rotation, lower = np.linalg.qr(cell.T)  # cell = lowerᵀ rotationᵀ
     sign = np.sign(np.diag(lower))
     return positions @ (rotation * sign), np.tril((lower * sign[:, None]).T)
 

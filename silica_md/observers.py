@@ -17,8 +17,19 @@ from silica_md.files import AppendFile
 
 __all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_duration", "print_summary"]
 
-THERMO_COLUMNS = ("step", "time_ps", "segment", "target_K", "temperature_K", "pressure_GPa", "density_g_cm3",
-                  "potential_eV_per_atom", "kinetic_eV_per_atom", "conserved_eV_per_atom", "ns_per_day")
+THERMO_COLUMNS = (
+    "step",
+    "time_ps",
+    "segment",
+    "target_K",
+    "temperature_K",
+    "pressure_GPa",
+    "density_g_cm3",
+    "potential_eV_per_atom",
+    "kinetic_eV_per_atom",
+    "conserved_eV_per_atom",
+    "ns_per_day",
+)
 
 
 class ThermoLog:
@@ -54,8 +65,9 @@ class ThermoLog:
         """
         if set(row) != set(self.columns):
             missing, unknown = set(self.columns) - set(row), set(row) - set(self.columns)
-            raise ValueError("`row` must have the columns of the log; "
-                             f"missing {sorted(missing)}, unknown {sorted(unknown)}")
+            raise ValueError(
+                f"`row` must have the columns of the log; missing {sorted(missing)}, unknown {sorted(unknown)}"
+            )
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         if self._file.size == 0:
@@ -112,7 +124,7 @@ class ProgressBar:
         self._unicode = _encodes(self.stream, "━╸─³·")
         self._interval = interval if not self._terminal else 0.1
         self._clock = clock
-        self._history = deque([(clock(), start_step)], maxlen=64)    # (s, step); recent, the pace changes
+        self._history = deque([(clock(), start_step)], maxlen=64)  # (s, step); recent, the pace changes
         self._last_shown = -math.inf
         self._segment = None
         self._line = ""
@@ -157,8 +169,12 @@ class ProgressBar:
     def _fields(self, row):
         """The parts of the line, most important first."""
         unit = "g/cm³" if self._unicode else "g/cm3"
-        forms = {"temperature_K": "{:5.0f} K", "density_g_cm3": "{:.3f} " + unit,
-                 "ns_per_day": "{:.2f} ns/day", "segment": "{}"}
+        forms = {
+            "temperature_K": "{:5.0f} K",
+            "density_g_cm3": "{:.3f} " + unit,
+            "ns_per_day": "{:.2f} ns/day",
+            "segment": "{}",
+        }
         fields = [f"{100 * self._fraction(row['step']):3.0f} %", self._time_left(row["step"])]
         return fields + [form.format(row[name]) for name, form in forms.items() if row.get(name) is not None]
 
@@ -172,7 +188,7 @@ class ProgressBar:
             fields.pop()
         room = width - len(gap.join(fields)) - len(gap)
         bar = [self._bar(row["step"], min(room, 40))] if room >= 8 else []
-        return gap.join(bar + fields)[:max(width, 0)]
+        return gap.join(bar + fields)[: max(width, 0)]
 
     def _bar(self, step, length):
         done, half, rest = "━╸─" if self._unicode else "#--"
@@ -241,5 +257,5 @@ def _encodes(stream, text):
 def _terminal_width(stream):
     try:
         return os.get_terminal_size(stream.fileno()).columns or 80
-    except (OSError, ValueError, AttributeError):    # no size, or no descriptor
+    except (OSError, ValueError, AttributeError):  # no size, or no descriptor
         return 80

@@ -84,8 +84,9 @@ class TrajectoryWriter:
         """
         plain = segment.isascii() and segment.isprintable() and not set(segment) & set("\"'\\")
         if len(segment) > 64 or not plain:
-            raise ValueError("`segment` must be at most 64 printable ASCII characters without quotes or "
-                             f"backslash, got {segment!r}")
+            raise ValueError(
+                f"`segment` must be at most 64 printable ASCII characters without quotes or backslash, got {segment!r}"
+            )
         data, mark = self._format.encode(_Frame(state, segment), self._file.size, self._frames)
         self._file.append(data, mark)
         self._frames += 1
@@ -150,13 +151,15 @@ class _Frame:
         named = {"segment": self.segment} if self.segment else {}
         info = {"step": self.step, "time_ps": f"{self.time_ps:.6f}"} | named | (info or {})
         columns = "species:S:1:" + ":".join(f"{name}:R:3" for name in arrays)
-        lattice = " ".join(f"{x + 0.0:.10g}" for x in self.atoms.cell.array.flat)    # + 0.0 turns -0 into 0
+        lattice = " ".join(f"{x + 0.0:.10g}" for x in self.atoms.cell.array.flat)  # + 0.0 turns -0 into 0
         pbc = " ".join("FT"[int(p)] for p in self.atoms.pbc)
         entries = [f'{key}="{x}"' if " " in str(x) else f"{key}={x}" for key, x in info.items()]
         header = f'Lattice="{lattice}" Properties={columns} pbc="{pbc}" {" ".join(entries)}'
         numbers = np.concatenate(list(arrays.values()), axis=1).tolist()
-        rows = "".join(f"{symbol:2s}" + "".join(f" {x:.8f}" for x in row) + "\n"
-                       for symbol, row in zip(self.atoms.get_chemical_symbols(), numbers, strict=True))
+        rows = "".join(
+            f"{symbol:2s}" + "".join(f" {x:.8f}" for x in row) + "\n"
+            for symbol, row in zip(self.atoms.get_chemical_symbols(), numbers, strict=True)
+        )
         return f"{len(numbers)}\n{header}\n{rows}"
 
 
@@ -165,8 +168,8 @@ class _ExtendedXyz:
 
     def encode(self, frame, size, n_frames):
         text = frame.extxyz().encode()
-        count = text[:text.index(b"\n")]
-        return b" " * len(count) + text[len(count):], (size, count)    # readers stop at a blank line
+        count = text[: text.index(b"\n")]
+        return b" " * len(count) + text[len(count) :], (size, count)  # readers stop at a blank line
 
     def mark(self, n_frames):
         return None
@@ -183,8 +186,10 @@ class _AmberNetcdf:
         if n_frames == 0:
             data = header + data
         elif size != len(header) + n_frames * len(data):
-            raise ValueError("every frame must have the same number of atoms, got another number in frame "
-                             f"{n_frames + 1} ({len(positions)} atoms)")
+            raise ValueError(
+                "every frame must have the same number of atoms, got another number in frame "
+                f"{n_frames + 1} ({len(positions)} atoms)"
+            )
         return data, (netcdf.COUNT_OFFSET, netcdf.encode_count(n_frames + 1))
 
     def mark(self, n_frames):

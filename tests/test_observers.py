@@ -16,7 +16,7 @@ def make_row(step, segment="quench"):
         "step": step, "time_ps": 1e-3 * step, "segment": segment, "target_K": 300.0, "temperature_K": 301.25,
         "pressure_GPa": -0.5, "density_g_cm3": 2.2034567, "potential_eV_per_atom": -9.123456789,
         "kinetic_eV_per_atom": 0.0387, "conserved_eV_per_atom": -9.08, "ns_per_day": 12.5,
-    }    # fmt: skip
+    }  # fmt: skip
 
 
 def test_log_has_units_in_its_header(tmp_path):
@@ -46,7 +46,7 @@ def test_log_is_cut_back_on_resume(tmp_path):
     position = log.position()
     log.write(make_row(2))
     with open(tmp_path / "thermo.csv", "a") as file:
-        file.write("3,0.003,que")    # killed here
+        file.write("3,0.003,que")  # killed here
     resumed = ThermoLog(tmp_path / "thermo.csv")
     resumed.truncate_to(position)
     for step in range(2, 5):
@@ -85,7 +85,7 @@ def test_progress_in_a_pipe_has_lines_and_no_control_characters():
     text = stream.getvalue()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f]", text)
     lines = text.splitlines()
-    assert 4 <= len(lines) <= 9    # 100 s, a line every 20, one for each new segment, one at the end
+    assert 4 <= len(lines) <= 9  # 100 s, a line every 20, one for each new segment, one at the end
     assert lines[0].startswith("step 50/1000")
     assert lines[-1].startswith("step 1000/1000")
     for field in ("100 %", "0:00 left", "301 K", "2.203 g/cm³", "12.50 ns/day", "quench"):
@@ -132,7 +132,7 @@ def test_progress_on_an_ascii_terminal():
 
 def test_time_left_follows_the_pace_of_this_process():
     clock, stream = Clock(), io.StringIO()
-    bar = ProgressBar(1000, stream, start_step=500, clock=clock)    # resumed half way
+    bar = ProgressBar(1000, stream, start_step=500, clock=clock)  # resumed half way
     clock.now = 10.0
     bar.update(make_row(600))
     assert " 60 %  0:40 left" in stream.getvalue()

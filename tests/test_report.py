@@ -24,7 +24,7 @@ CONFIG = {
     "atoms": 648, "potential": "shik", "potential_options": {}, "density_g_cm3": None, "start": "<b>&'\"",
     "segment": [{"name": "melt", "temperature_K": 4000.0}, {"name": "hold", "temperature_K": 300.0}],
     "schedule": [{"name": "melt", "from_K": 4000.0, "steps": 1000}],
-}    # fmt: skip
+}  # fmt: skip
 
 
 def cristobalite(repeat=3, shake=0.06, seed=0):
@@ -69,7 +69,7 @@ def log_run(path):
                 "temperature_K": target * rng.normal(1, 0.02), "pressure_GPa": rng.normal(0, 0.3),
                 "density_g_cm3": rng.normal(2.2, 0.01), "potential_eV_per_atom": -9.8 + 1.3e-4 * target,
                 "kinetic_eV_per_atom": 1.3e-4 * target, "conserved_eV_per_atom": -9.0, "ns_per_day": 3.0,
-            })    # fmt: skip
+            })  # fmt: skip
     log.close()
 
 
@@ -125,9 +125,19 @@ def test_the_page_is_complete(page):
         "The structure", "Neutron structure factor", "First sharp diffraction peak", "Total correlation function",
         "X-ray structure factor", "Partial pair distributions", "Partial structure factors", "Bond angles",
         "Temperature", "Density", "Pressure", "Potential energy", "Energy on cooling", "Conserved quantity",
-    }    # fmt: skip
-    for words in ("O around Si", "Si around O", "Qn of silicon", "Heated to 4,000 K, cooled to 300 K", "torch", "numpy",
-                  "threads", "silica-md quench --config run.toml", "J. Chem. Phys. 148 (2018) 194504", "NeutronSiO2sq"):
+    }  # fmt: skip
+    for words in (
+        "O around Si",
+        "Si around O",
+        "Qn of silicon",
+        "Heated to 4,000 K, cooled to 300 K",
+        "torch",
+        "numpy",
+        "threads",
+        "silica-md quench --config run.toml",
+        "J. Chem. Phys. 148 (2018) 194504",
+        "NeutronSiO2sq",
+    ):
         assert words in text, words
 
 
@@ -138,7 +148,7 @@ def test_the_page_is_valid_and_needs_nothing_else(page):
     assert all(reference.startswith("data:image/png;base64,") for reference in checked.references)
     assert not re.search(r"@import|url\(|<script|<link", text)
     assert all(image["alt"] and image["width"] and image["height"] for image in checked.images)
-    assert "<b>&'" not in text    # text from the configuration is escaped
+    assert "<b>&'" not in text  # text from the configuration is escaped
     assert len(text) < 4e6
 
 
@@ -157,16 +167,16 @@ def test_headline_table_has_every_row_and_plain_verdicts(page, silica):
     analysis, _ = silica
     judged = {verdict.quantity: verdict for verdict in verdicts(analysis)}
     rows = {quantity for quantity, *_ in analysis.summary_rows()}
-    assert set(judged) <= rows    # a renamed row would lose its verdict
+    assert set(judged) <= rows  # a renamed row would lose its verdict
     assert set(judged) == {
         "density", "Si–O bond length", "fourfold Si", "first sharp diffraction peak, position",
         "R_χ of S(Q), 0.6–15 Å⁻¹",
-    }    # fmt: skip
+    }  # fmt: skip
     table = text[text.index("<table") : text.index("</table>")]
     assert table.count("<tr>") == len(rows) + 1
     assert table.count('class="verdict') == len(judged)
     assert judged["fourfold Si"].met
-    assert not judged["Si–O bond length"].met    # 1.55 Å in ideal cristobalite
+    assert not judged["Si–O bond length"].met  # 1.55 Å in ideal cristobalite
     assert judged["Si–O bond length"].text == "too short"
     missed = sum(not verdict.met for verdict in judged.values())
     assert f"{missed} of {len(judged)} criteria missed: " in text
@@ -181,7 +191,7 @@ def test_without_measurement_nothing_is_compared(sodium_silicate, tmp_path):
     assert "Sodium silicate glass, 8.47 % Na₂O" in text
     assert "There is no measured curve of this composition" in text
     assert "Dots: measured" not in text
-    assert "Temperature" not in {image["alt"] for image in checked.images}    # no log, no curves of the run
+    assert "Temperature" not in {image["alt"] for image in checked.images}  # no log, no curves of the run
     assert {verdict.quantity for verdict in verdicts(analysis)} == {"density", "fourfold Si"}
 
 
@@ -230,7 +240,7 @@ def test_picture_shows_atoms_on_a_transparent_ground():
     image = draw_structure(cristobalite(2), width=300, height=260)
     assert image.shape == (260, 300, 4)
     assert image.dtype == np.uint8
-    assert image[0, 0, 3] == 0    # nothing in the corner
+    assert image[0, 0, 3] == 0  # nothing in the corner
     assert (image[..., 3] > 200).mean() > 0.05
     blue = (image[..., 2] > image[..., 0].astype(int) + 40) & (image[..., 3] > 200)
     red = (image[..., 0] > image[..., 2].astype(int) + 40) & (image[..., 3] > 200)

@@ -72,7 +72,7 @@ def test_amber_netcdf_is_read_back_by_ase(tmp_path):
     assert len(frames) == 2
     for frame, step in zip(frames, (0, 100), strict=True):
         state = make_state(step)
-        assert np.abs(frame.positions - state.positions.numpy()).max() < 4e-6    # float32
+        assert np.abs(frame.positions - state.positions.numpy()).max() < 4e-6  # float32
         assert np.array_equal(frame.numbers, state.atomic_numbers.numpy())
         assert np.allclose(frame.cell.array, SKEWED, atol=1e-12)
         assert frame.info["step"] == step
@@ -83,12 +83,16 @@ def test_amber_netcdf_is_read_back_by_ase(tmp_path):
 def test_amber_netcdf_follows_the_convention(tmp_path):
     write(tmp_path / "t.nc", (0, 100))
     with netcdf_file(tmp_path / "t.nc", mmap=False) as file:
-        assert file.version_byte == 2    # 64-bit offsets
+        assert file.version_byte == 2  # 64-bit offsets
         assert file.Conventions == b"AMBER"
         assert file.ConventionVersion == b"1.0"
         units = {name: file.variables[name].units for name in ("coordinates", "time", "cell_lengths", "cell_angles")}
-        assert units == {"coordinates": b"angstrom", "time": b"picosecond", "cell_lengths": b"angstrom",
-                         "cell_angles": b"degree"}
+        assert units == {
+            "coordinates": b"angstrom",
+            "time": b"picosecond",
+            "cell_lengths": b"angstrom",
+            "cell_angles": b"degree",
+        }
         assert file.variables["coordinates"].dimensions == ("frame", "atom", "spatial")
         assert file.variables["coordinates"].shape == (2, 30, 3)
         assert file.variables["spatial"][:].tobytes() == b"xyz"
@@ -98,7 +102,7 @@ def test_amber_netcdf_follows_the_convention(tmp_path):
 def test_a_turned_cell_is_turned_back_with_its_atoms(tmp_path):
     angle = np.radians(30)
     rotation = np.array([[np.cos(angle), np.sin(angle), 0], [-np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
-    rotation = rotation @ np.roll(np.eye(3), 1, axis=0)    # a proper rotation, about no special axis
+    rotation = rotation @ np.roll(np.eye(3), 1, axis=0)  # a proper rotation, about no special axis
     positions = make_state().positions.numpy()
     turned, cell = netcdf.standard_orientation(positions @ rotation, SKEWED @ rotation)
     assert np.allclose(cell, SKEWED, atol=1e-12)
@@ -163,7 +167,7 @@ def test_a_kill_inside_a_write_leaves_the_complete_frames_readable(tmp_path, suf
     monkeypatch.setattr(files, "_write_all", lambda fd, data, offset: writes.append((bytes(data), offset)))
     writer.write(make_state(2), "melt")
     (body, body_offset), (mark, mark_offset) = writes
-    assert len(mark) <= 8    # so small that it is never seen in part
+    assert len(mark) <= 8  # so small that it is never seen in part
     for size in [*range(40), *range(40, len(body), 97), len(body)]:
         torn = before[:body_offset] + body[:size]
         path.write_bytes(torn)
@@ -191,7 +195,7 @@ def test_a_full_disk_leaves_the_last_complete_frame(tmp_path, suffix, monkeypatc
         writer.write(make_state(1))
     assert path.read_bytes() == before
     monkeypatch.undo()
-    writer.write(make_state(1))    # space was made: the run could go on
+    writer.write(make_state(1))  # space was made: the run could go on
     assert writer.position()["frames"] == 2
 
 
@@ -239,10 +243,10 @@ def test_structure_is_wrapped_and_moves_on(tmp_path):
     fractional = atoms.get_scaled_positions(wrap=False)
     assert np.all((fractional > -1e-8) & (fractional < 1 + 1e-8))
     shift = np.linalg.solve(SKEWED.T, (atoms.positions - state.positions.numpy()).T)
-    assert np.allclose(shift, np.round(shift), atol=1e-8)    # moved by whole cell vectors
+    assert np.allclose(shift, np.round(shift), atol=1e-8)  # moved by whole cell vectors
     assert np.allclose(atoms.get_kinetic_energy(), float(state.kinetic_energy()), rtol=1e-6)
     assert atoms.info["potential"] == "shik"
-    assert list(tmp_path.iterdir()) == [path]    # no temporary file stays
+    assert list(tmp_path.iterdir()) == [path]  # no temporary file stays
 
 
 def test_structure_replaces_the_old_one_only_when_complete(tmp_path, monkeypatch):

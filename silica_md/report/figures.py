@@ -10,17 +10,23 @@ from .style import MEASURED, QUIET, SIMULATED, colours_of, new_figure, pair_labe
 
 _Q, _R = "Q (Å⁻¹)", "r (Å)"
 _DOTS = {"color": MEASURED, "marker": "o", "markersize": 2.0, "linestyle": "none", "markeredgewidth": 0}
-_ZOOM = (0.7, 2.7)    # Å⁻¹, around the first sharp diffraction peak
-_R_SHOWN = 10.0    # Å
-_HEIGHT = 4.2    # inches
+_ZOOM = (0.7, 2.7)  # Å⁻¹, around the first sharp diffraction peak
+_R_SHOWN = 10.0  # Å
+_HEIGHT = 4.2  # inches
 
 
 @styled
 def neutron_structure_factor(analysis):
     """S(Q) beside the measurement, and the difference."""
     return _beside_measurement(
-        analysis.q, analysis.neutron_sq, _measured(analysis, "q", "sq"), analysis.r_chi_sq,
-        (0, analysis.q_max_reached), _Q, "S(Q), neutron", "upper right",
+        analysis.q,
+        analysis.neutron_sq,
+        _measured(analysis, "q", "sq"),
+        analysis.r_chi_sq,
+        (0, analysis.q_max_reached),
+        _Q,
+        "S(Q), neutron",
+        "upper right",
     )
 
 
@@ -34,15 +40,30 @@ def first_peak(analysis):
         q, sq = analysis.measured["q"], analysis.measured["sq"]
         near = (q >= low) & (q <= high)
         axes.plot(q[near], sq[near], **_DOTS | {"markersize": 4.5}, label="measured")
-    axes.plot(analysis.q[inside], analysis.neutron_sq[inside], color=SIMULATED, marker="s", markersize=3.2,
-              linewidth=0.9, label="simulated")
+    axes.plot(
+        analysis.q[inside],
+        analysis.neutron_sq[inside],
+        color=SIMULATED,
+        marker="s",
+        markersize=3.2,
+        linewidth=0.9,
+        label="simulated",
+    )
     peaks = {SIMULATED: analysis.fsdp} | ({MEASURED: analysis.measured["fsdp"]} if analysis.measured else {})
     places = sorted((peak["position"], colour) for colour, peak in peaks.items() if peak["position"] is not None)
-    for (place, colour), side in zip(places, (-1, 1), strict=False):    # labels to the left and to the right
+    for (place, colour), side in zip(places, (-1, 1), strict=False):  # labels to the left and to the right
         _draw_fit(axes, peaks[colour], colour)
         axes.plot([place] * 2, [0, 0.1], color=colour, linewidth=2, solid_capstyle="butt")
-        axes.annotate(f"{place:.2f} Å⁻¹", (place, 0.05), xytext=(5 * side, 0), ha="right" if side < 0 else "left",
-                      va="center", textcoords="offset points", color=colour, fontsize=9)
+        axes.annotate(
+            f"{place:.2f} Å⁻¹",
+            (place, 0.05),
+            xytext=(5 * side, 0),
+            ha="right" if side < 0 else "left",
+            va="center",
+            textcoords="offset points",
+            color=colour,
+            fontsize=9,
+        )
     if places:
         axes.plot([], [], color=QUIET, linewidth=1.0, linestyle=(0, (5, 2)), label="Lorentzian fit")
     axes.set(xlim=_ZOOM, xticks=(1.0, 1.5, 2.0, 2.5), xlabel=_Q, ylabel="S(Q), neutron")
@@ -55,20 +76,35 @@ def first_peak(analysis):
 def correlation_function(analysis):
     """T(r) beside the measurement, and the difference."""
     figure = _beside_measurement(
-        analysis.r_tr, analysis.tr_neutron, _measured(analysis, "r", "tr"), analysis.r_chi_tr,
-        (0.8, float(analysis.r_tr[-1])), _R, "T(r), neutron (Å⁻²)", "lower right",
+        analysis.r_tr,
+        analysis.tr_neutron,
+        _measured(analysis, "r", "tr"),
+        analysis.r_chi_tr,
+        (0.8, float(analysis.r_tr[-1])),
+        _R,
+        "T(r), neutron (Å⁻²)",
+        "lower right",
     )
     axes = figure.axes[0]
     for name, g in analysis.partial_gr.items():
         where = analysis.r[np.argmax(g)]
         shown = np.abs(analysis.r_tr - where) < 0.15
         if {"Na"} & set(name.split("-")) or not shown.any():
-            continue    # sodium's peaks are too weak to stand out in the total
-        top = np.nanmax(analysis.tr_neutron[shown])
-        above = top > 0.4 * np.nanmax(analysis.tr_neutron)    # a shoulder has room below it
-        axes.annotate(pair_label(name), (where, top), xytext=(0, 5) if above else (-4, -14), fontsize=9,
-                      ha="center" if above else "left", va="bottom" if above else "top", color=QUIET,
-                      textcoords="offset points")
+            continue  # sodium's peaks are too weak to stand out in the total
+        top = max(
+            np.nanmax(analysis.tr_neutron[shown]), analysis.measured["tr"][shown].max() if analysis.measured else 0
+        )
+        above = top > 0.4 * np.nanmax(analysis.tr_neutron)  # a shoulder has room below it
+        axes.annotate(
+            pair_label(name),
+            (where, top),
+            xytext=(0, 5) if above else (-4, -14),
+            fontsize=9,
+            ha="center" if above else "left",
+            va="bottom" if above else "top",
+            color=QUIET,
+            textcoords="offset points",
+        )
     axes.set_ylim(top=axes.get_ylim()[1] * 1.06)
     return figure
 
@@ -89,8 +125,9 @@ def xray_structure_factor(analysis):
 def pair_distributions(analysis):
     """Partial g(r), one above the other."""
     x_range = (0, min(_R_SHOWN, float(analysis.r[-1])))
-    return _stacked(analysis.r, analysis.partial_gr, x_range, _R, "g(r)", 0,
-                    lambda r, g: f"highest at {r[np.argmax(g)]:.2f} Å")
+    return _stacked(
+        analysis.r, analysis.partial_gr, x_range, _R, "g(r)", 0, lambda r, g: f"highest at {r[np.argmax(g)]:.2f} Å"
+    )
 
 
 @styled
@@ -110,13 +147,23 @@ def bond_angles(analysis):
         network = "Na" not in name  # sodium's broad distributions stay in the background
         if network:
             axes.fill_between(analysis.angles_deg, density, color=colour, alpha=0.14, linewidth=0)
-        axes.plot(analysis.angles_deg, density, color=colour, linewidth=1.5 if network else 0.8,
-                  label=f"{pair_label(name)}   {mean:.1f}°, σ {spread:.1f}°")
-    axes.axvline(np.degrees(np.arccos(-1 / 3)), color=QUIET, linewidth=0.9, linestyle=(0, (4, 3)),
-                 label="regular tetrahedron   109.5°")
+        axes.plot(
+            analysis.angles_deg,
+            density,
+            color=colour,
+            linewidth=1.5 if network else 0.8,
+            label=f"{pair_label(name)}   {mean:.1f}°, σ {spread:.1f}°",
+        )
+    axes.axvline(
+        np.degrees(np.arccos(-1 / 3)),
+        color=QUIET,
+        linewidth=0.9,
+        linestyle=(0, (4, 3)),
+        label="regular tetrahedron   109.5°",
+    )
     axes.set(xlim=(40, 180), xlabel="bond angle (°)", ylabel="probability per degree")
     axes.set_xticks(range(40, 181, 20))
-    axes.set_ylim(0, axes.get_ylim()[1] * 1.32)    # room for the legend above the curves
+    axes.set_ylim(0, axes.get_ylim()[1] * 1.32)  # room for the legend above the curves
     axes.legend(loc="upper right")
     return figure
 
@@ -172,11 +219,21 @@ def _stacked(x, curves, x_range, x_label, y_label, bottom=None, note=None):
         colour = colours[name]
         axes.axhline(1, color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
         axes.plot(x[shown], y[shown], color=colour, linewidth=1.3)
-        axes.text(0.985, 0.90, pair_label(name), transform=axes.transAxes, ha="right", va="top", color=colour,
-                  fontsize=11, fontweight="bold")
+        axes.text(
+            0.985,
+            0.90,
+            pair_label(name),
+            transform=axes.transAxes,
+            ha="right",
+            va="top",
+            color=colour,
+            fontsize=11,
+            fontweight="bold",
+        )
         if note is not None:
-            axes.text(0.985, 0.70, note(x, y), transform=axes.transAxes, ha="right", va="top", color=QUIET,
-                      fontsize=8.5)
+            axes.text(
+                0.985, 0.70, note(x, y), transform=axes.transAxes, ha="right", va="top", color=QUIET, fontsize=8.5
+            )
         axes.set(xlim=x_range, ylabel=y_label)
         if bottom is not None:
             axes.set_ylim(bottom=bottom)

@@ -48,7 +48,7 @@ def facts(rows: Iterable[tuple[str, object]]) -> str:
 def records(rows: list[dict]) -> str:
     """Return a table of dictionaries, one per row, columns in order of appearance."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    head = "".join(f"<th>{breakable(name)}</th>" for name in columns)
+    head = "".join(f"<th>{escape(_heading(name))}</th>" for name in columns)
     cells = ("".join(f"<td>{plain(row.get(name))}</td>" for name in columns) for row in rows)
     body = "".join(f"<tr>{row}</tr>" for row in cells)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
@@ -101,4 +101,9 @@ def plain(item: object) -> str:
         return "yes" if item else "no"
     if isinstance(item, list | tuple):
         return ", ".join(plain(x) for x in item) or "–"
-    return escape(f"{item:g}" if isinstance(item, float) else str(item))
+    return escape(f"{item:g}" if isinstance(item, float) else f"{item:,}" if isinstance(item, int) else str(item))
+
+
+def _heading(name):
+    """A key as a column heading: "duration_ps" becomes "duration (ps)"."""
+    return re.sub(r"_(K|ps|fs|GPa)$", r" (\1)", name).replace("_", " ")

@@ -36,7 +36,7 @@ _CURVES = (
         figures.first_peak,
         "First sharp diffraction peak",
         "The same curve near its first peak, the mark of order beyond the tetrahedra. Marks on the axis: where "
-        "the fitted Lorentzian has its peak.",
+        "the fitted Lorentzian has its peak.{no_peak}",
     ),
     (
         figures.correlation_function,
@@ -125,11 +125,11 @@ def write_report(
     if structure is None and (run_dir / "final.xyz").exists():
         structure = ase.io.read(run_dir / "final.xyz")
 
-    def shown(draw, png, title, caption):
-        """The figure for the page; the PNG is kept beside it under the name of the function that drew it."""
+    def shown(name, png, title, caption):
+        """The figure for the page; the PNG is kept beside it as well."""
         if png is None:
             return ""
-        replace_file(run_dir / "report" / f"{draw.__name__}.png", png)
+        replace_file(run_dir / "report" / f"{name}.png", png)
         return markup.figure(png, title, caption)
 
     sections = (
@@ -238,7 +238,7 @@ def _picture(structure, shown):
         size += f", {alpha:.1f}°, {beta:.1f}°, {gamma:.1f}°"
     part = f" Shown: {LARGEST_REGION:g} Å of it." if max(lengths) > LARGEST_REGION else ""
     caption = f"{legend}<br>Bonds {bonds}. Cell {size}.{part}"
-    return shown(draw_structure, buffer.getvalue(), "The structure", caption)
+    return shown("structure", buffer.getvalue(), "The structure", caption)
 
 
 def _structure_section(analysis, shown):
@@ -248,17 +248,18 @@ def _structure_section(analysis, shown):
         "compared": "Dots: measured" if compared else "There is no measured curve of this composition",
         "alike": ", measured and simulated alike" if compared else "",
         "tr_range": f"{low:g}–{high:g} Å⁻¹",
+        "no_peak": f" None was fitted to the simulation: {escape(reason)}."
+        if (reason := analysis.fsdp["reason"])
+        else "",
     }
-    drawn = [
-        shown(draw, draw(analysis), title, caption.format(**words)) for draw, title, caption in _CURVES
-    ]
+    drawn = [shown(draw.__name__, draw(analysis), title, caption.format(**words)) for draw, title, caption in _CURVES]
     return markup.section("Structure", markup.group("figures", drawn), markup.bullets(analysis.notes))
 
 
 def _network_section(analysis, shown):
     """Angles, coordination and Qn."""
     caption = "Between two bonds of the middle atom. Means and standard deviations (σ) stand in the legend."
-    pieces = [shown(figures.bond_angles, figures.bond_angles(analysis), "Bond angles", caption)]
+    pieces = [shown("bond_angles", figures.bond_angles(analysis), "Bond angles", caption)]
     for name, fractions in analysis.coordination.items():
         centre, around = name.split("-")
         note = f"Mean {analysis.mean_coordination[name]:.3f}"
@@ -279,7 +280,7 @@ def _network_section(analysis, shown):
 def _run_section(thermo, shown):
     if thermo is None:
         return ""
-    drawn = [shown(draw, draw(thermo), title, caption) for draw, title, caption in _RUN]
+    drawn = [shown(draw.__name__, draw(thermo), title, caption) for draw, title, caption in _RUN]
     return markup.section("The run", markup.group("figures", filter(None, drawn)))
 
 

@@ -20,14 +20,14 @@ __all__ = ["ATOM_STYLES", "BOND_LENGTHS", "LARGEST_REGION", "draw_structure"]
 
 # element: (colour, radius in Å); blue, vermilion and yellow stay apart for colour-blind readers too
 ATOM_STYLES = {"Si": ("#3a7bc8", 0.52), "O": ("#ea6a45", 0.42), "Na": ("#f4c534", 0.70)}
-BOND_LENGTHS = {("Si", "O"): 2.2}    # Å; longer pairs are not joined
+BOND_LENGTHS = {("Si", "O"): 2.2}  # Å; longer pairs are not joined
 
 _OTHER = ("#8a94a3", 0.5)
-_BOND_RADIUS, _EDGE_RADIUS = 0.17, 0.05    # Å
+_BOND_RADIUS, _EDGE_RADIUS = 0.17, 0.05  # Å
 _EDGE_COLOUR = "#7c8796"
-_HAZE = 4.0    # optical depth of the haze over the whole region
+_HAZE = 4.0  # optical depth of the haze over the whole region
 _SUPERSAMPLING = 2
-LARGEST_REGION = 36.0    # Å; of a larger cell a cube of this size is cut out of the middle
+LARGEST_REGION = 36.0  # Å; of a larger cell a cube of this size is cut out of the middle
 
 
 def draw_structure(atoms: Atoms, width: int = 1100, height: int = 960) -> np.ndarray:
@@ -103,12 +103,12 @@ class _Scene:
                 balls[i, (0, 0, 0)] = (positions[i], *styles[symbols[i]])
                 balls[j, tuple(shift)] = (end, *styles[symbols[j]])
                 sticks.append((positions[i], end, styles[symbols[i]][0], styles[symbols[j]][0], _BOND_RADIUS))
-        for i in set(np.flatnonzero(shown)) - bonded:    # sodium; oxygens come with their silicon
+        for i in set(np.flatnonzero(shown)) - bonded:  # sodium; oxygens come with their silicon
             balls[i, (0, 0, 0)] = (positions[i], *styles[symbols[i]])
-        edge, steps = _rgb(_EDGE_COLOUR), np.linspace(0, 1, 25)[:, None]    # short pieces are painted faster
+        edge, steps = _rgb(_EDGE_COLOUR), np.linspace(0, 1, 25)[:, None]  # short pieces are painted faster
         for a in range(8):
             for b in range(a + 1, 8):
-                if bin(a ^ b).count("1") == 1:    # corners that differ in one bit share an edge
+                if bin(a ^ b).count("1") == 1:  # corners that differ in one bit share an edge
                     points = corners[a] + steps * (corners[b] - corners[a])
                     sticks += [(p, q, edge, edge, _EDGE_RADIUS) for p, q in itertools.pairwise(points)]
         return cls(list(balls.values()), sticks, corners)
@@ -212,14 +212,14 @@ class _Canvas:
 
     def _openness(self, depth, hit, camera):
         """1 in the open, less where nearer things crowd around a pixel or an outline runs."""
-        n = 2 * _SUPERSAMPLING    # crowding is smooth: a coarse image does
-        coarse, weight = depth[n // 2::n, n // 2::n], hit[n // 2::n, n // 2::n].astype(np.float32)
+        n = 2 * _SUPERSAMPLING  # crowding is smooth: a coarse image does
+        coarse, weight = depth[n // 2 :: n, n // 2 :: n], hit[n // 2 :: n, n // 2 :: n].astype(np.float32)
         openness = np.ones_like(depth)
-        for reach, strength in ((0.5, 0.28), (1.6, 0.18)):    # Å
+        for reach, strength in ((0.5, 0.28), (1.6, 0.18)):  # Å
             sigma = reach * camera.scale / camera.distance / n
             filled = np.maximum(gaussian_filter(weight, sigma), 1e-3)
             around = gaussian_filter(coarse * weight, sigma) / filled
-            around = np.repeat(np.repeat(around, n, axis=0), n, axis=1)[:depth.shape[0], :depth.shape[1]]
+            around = np.repeat(np.repeat(around, n, axis=0), n, axis=1)[: depth.shape[0], : depth.shape[1]]
             openness -= strength * np.clip((depth - around) / (2.5 * reach), 0, 1)
         nearest = minimum_filter(depth, size=2 * _SUPERSAMPLING - 1)
         outline = np.clip((depth - nearest - 0.35) / 0.5, 0, 1)
@@ -247,4 +247,4 @@ class _Canvas:
 
 
 def _rgb(code):
-    return np.array([int(code[k:k + 2], 16) for k in (1, 3, 5)]) / 255
+    return np.array([int(code[k : k + 2], 16) for k in (1, 3, 5)]) / 255

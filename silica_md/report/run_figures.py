@@ -17,8 +17,9 @@ def temperature(thermo):
     """Temperature, and the one asked for."""
     figure, axes = _against_time(thermo, "temperature (K)")
     axes.plot(thermo["time_ps"], thermo["temperature_K"], color=SIMULATED, linewidth=1.0, label="simulated")
-    axes.plot(thermo["time_ps"], thermo["target_K"], color=MEASURED, linewidth=1.0, linestyle=(0, (4, 2)),
-              label="asked for")
+    axes.plot(
+        thermo["time_ps"], thermo["target_K"], color=MEASURED, linewidth=1.0, linestyle=(0, (4, 2)), label="asked for"
+    )
     axes.set_ylim(bottom=0)
     axes.legend(loc="best")
     return figure
@@ -38,10 +39,9 @@ def pressure(thermo):
     figure, axes = _against_time(thermo, "pressure (GPa)")
     smooth = _running_mean(thermo["pressure_GPa"], thermo["segment"])
     axes.axhline(0, color=MEASURED, linewidth=0.7)
-    axes.plot(thermo["time_ps"], thermo["pressure_GPa"], color=SIMULATED, linewidth=0.7, alpha=0.4,
-              label="as logged")
+    axes.plot(thermo["time_ps"], thermo["pressure_GPa"], color=SIMULATED, linewidth=0.7, alpha=0.4, label="as logged")
     axes.plot(thermo["time_ps"], smooth, color=SIMULATED, linewidth=1.4, label="running mean")
-    low, high = np.nanpercentile(thermo["pressure_GPa"], (0.5, 99.5))    # the start pushes atoms apart
+    low, high = np.nanpercentile(thermo["pressure_GPa"], (0.5, 99.5))  # the start pushes atoms apart
     margin = 0.25 * max(high - low, 0.1)
     axes.set_ylim(low - margin, high + margin)
     axes.legend(loc="best")
@@ -71,12 +71,21 @@ def conserved(thermo):
 @styled
 def energy_on_cooling(thermo):
     """Potential energy against temperature while the target falls; None when it never does."""
-    cooling = np.flatnonzero(np.diff(thermo["target_K"], prepend=thermo["target_K"][:1]) < 0)
+    target = thermo["target_K"]
+    ramps = [range(first, last) for first, last, _ in segments(thermo["segment"]) if target[last - 1] < target[first]]
+    cooling = np.array([row for ramp in ramps for row in ramp])
     if len(cooling) < 10:
         return None
     figure, axes = new_figure(3.4)
-    axes.plot(thermo["temperature_K"][cooling], thermo["potential_eV_per_atom"][cooling], color=SIMULATED,
-              marker="o", markersize=2.2, linestyle="none", markeredgewidth=0)
+    axes.plot(
+        thermo["temperature_K"][cooling],
+        thermo["potential_eV_per_atom"][cooling],
+        color=SIMULATED,
+        marker="o",
+        markersize=2.2,
+        linestyle="none",
+        markeredgewidth=0,
+    )
     axes.set(xlabel="temperature (K)", ylabel="potential energy (eV/atom)")
     axes.set_xlim(left=0)
     return figure
@@ -103,8 +112,16 @@ def _against_time(thermo, y_label):
         start, end = time[a], time[min(b, len(time) - 1)]
         if number % 2:
             axes.axvspan(start, end, color=_SHADE, linewidth=0, zorder=0)
-        axes.annotate(name if named else str(number), ((start + end) / 2, 1), xytext=(0, 3), color=QUIET,
-                      xycoords=("data", "axes fraction"), textcoords="offset points", ha="center", fontsize=8.5)
+        axes.annotate(
+            name if named else str(number),
+            ((start + end) / 2, 1),
+            xytext=(0, 3),
+            color=QUIET,
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8.5,
+        )
     if not named:
         key = ",  ".join(f"{number} {name}" for number, (_, _, name) in enumerate(parts, 1))
         axes.set_title("\n".join(textwrap.wrap(key, 74)), loc="left", fontsize=8.5, color=QUIET, pad=16)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 MEASURED, SIMULATED, QUIET = "#16191d", "#d55e00", "#6b7480"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito
 _KNOWN = {"Si-Si": 0, "Si-O": 1, "O-O": 2, "Na-O": 3, "Na-Si": 4, "Na-Na": 5, "O-Si-O": 0, "Si-O-Si": 1}
-WIDTH = 5.6    # inches; two stand side by side on a screen, one fills a phone
+WIDTH = 5.6  # inches; two stand side by side on a screen, one fills a phone
 DPI = 200
 
 STYLE = {

@@ -33,5 +33,4 @@ def account(thermo: dict[str, np.ndarray]) -> str:
     if not len(falling):
         return f"Simulated for {length}."
     rate = -np.median(np.diff(target)[falling] / np.diff(time)[falling])
-    return (f"Heated to {np.nanmax(target):,.0f} K, cooled to {target[-1]:,.0f} K at {rate:.3g} K/ps, "
-            f"{length} in all.")
+    return f"Heated to {np.nanmax(target):,.0f} K, cooled to {target[-1]:,.0f} K at {rate:.3g} K/ps, {length} in all."

@@ -41,8 +41,17 @@ def verdicts(analysis: Analysis) -> list[Verdict]:
     if analysis.measured:
         length = analysis.bond_length["Si-O"][0] if "Si-O" in analysis.bond_length else None
         found.append(_between("Si–O bond length", length, 1.60, 1.64, "Å", "too short", "too long"))
-        found.append(_between("first sharp diffraction peak, position", analysis.fsdp["position"], 1.45, 1.75, "Å⁻¹",
-                              "too low", "too high"))
+        found.append(
+            _between(
+                "first sharp diffraction peak, position",
+                analysis.fsdp["position"],
+                1.45,
+                1.75,
+                "Å⁻¹",
+                "too low",
+                "too high",
+            )
+        )
         low, high = goodness.Q_RANGE
         found.append(_at_most(f"R_χ of S(Q), {low:g}–{high:g} Å⁻¹", analysis.r_chi_sq, 0.10))
     return found
@@ -50,9 +59,10 @@ def verdicts(analysis: Analysis) -> list[Verdict]:
 
 def _density(value, reference, limit=4):
     percent = 100 * (value / reference - 1)
-    met, size = abs(percent) <= limit, f"{abs(percent):.1f} %"
-    text = f"agrees, {size} {'above' if percent > 0 else 'below'}" if met else (
-        f"{size} too {'dense' if percent > 0 else 'light'}")
+    met = abs(percent) <= limit
+    text = f"{abs(percent):.1f}\u00a0% too {'dense' if percent > 0 else 'light'}"
+    if met:
+        text = f"agrees ({percent:+.1f}\u00a0%)"
     return Verdict("density", met, text, f"within {limit} %")
 
 
@@ -67,4 +77,4 @@ def _at_most(quantity, value, limit):
     asked = f"at most {limit:.2f}"
     if value is None:
         return Verdict(quantity, False, "not known over the whole range", asked)
-    return Verdict(quantity, value <= limit, "agrees" if value <= limit else "far off", asked)
+    return Verdict(quantity, value <= limit, "agrees" if value <= limit else "above the limit", asked)
