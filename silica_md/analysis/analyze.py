@@ -114,7 +114,7 @@ def analyze(
         measured=reference,
         r_chi_sq=_r_chi_sq(factor.q, neutron_sq, curve),
         r_chi_tr=goodness.r_chi(R_GRID, tr, reference["tr"], goodness.R_RANGE) if reference else None,
-        notes=_notes(distribution, factor, tr_range),
+        notes=_notes(frames, distribution, factor, tr_range),
     )
 
 
@@ -141,14 +141,16 @@ def _r_chi_sq(q, sq, curve):
     return goodness.r_chi(q, sq, np.interp(q, curve.q, curve.sq), goodness.Q_RANGE)
 
 
-def _notes(distribution, factor, tr_range):
+def _notes(frames, distribution, factor, tr_range):
     empty = int((factor.counts == 0).sum())
+    segments = list(dict.fromkeys(str(atoms.info["segment"]) for atoms in frames if "segment" in atoms.info))
+    averaged = "1 frame" if len(frames) == 1 else f"Mean of {len(frames)} frames"
     return [
+        f"{averaged}{' of the segment ' + ', '.join(segments) if segments else ''}.",
         f"g(r) reaches {distribution.r_max:.2f} Å: {distribution.reason}.",
         f"S(Q) is known from {factor.q_min:.3f} Å⁻¹, the shortest k-vector of the cell, to "
         f"{factor.q_max_reached:g} Å⁻¹: {factor.reason}.",
         f"{empty} of {len(factor.q)} Q bins hold no k-vector; they are left empty and out of the sums.",
-        f"T(r) is transformed from {tr_range[0]:g}–{tr_range[1]:g} Å⁻¹ with the Lorch window, measured and "
-        "simulated alike.",
+        f"T(r) is transformed from {tr_range[0]:g}–{tr_range[1]:g} Å⁻¹ with the Lorch window, a measured curve alike.",
         "X-ray S(Q) uses form factors of neutral atoms; no measured X-ray curve is compared.",
     ]

@@ -13,8 +13,10 @@ from .pair_distribution import PairDistribution
 
 # Used where g(r) shows no minimum (Å); other pairs take 1.3 times the sum of the covalent radii.
 DEFAULT_CUTOFFS = {"Si-O": 2.2, "Na-O": 3.2}
-# A minimum is believed within this range of the default, and where g has fallen to half its peak.
+# A minimum is believed within this range of the default, behind a peak at least this high, and where g has
+# fallen to half of it.
 TRUSTED_RANGE = (0.8, 1.3)
+LOWEST_PEAK = 2.0
 SMOOTHING = 0.05
 
 
@@ -88,7 +90,7 @@ def first_minimum(r: np.ndarray, g: np.ndarray, expected: float) -> float | None
     peak = smooth[r < expected].max(initial=0.0)
     window = (r >= low) & (r <= high)
     bottom = smooth[window].min()
-    if peak < 1.0 or bottom > 0.5 * peak:
+    if peak < LOWEST_PEAK or bottom > 0.5 * peak:
         return None
     flat = r[window & (smooth <= bottom + 1e-3 * peak)]
     position = float((flat[0] + flat[-1]) / 2)
