@@ -286,15 +286,15 @@ def _run_section(thermo, shown):
 
 def _making_section(config):
     """The schedule, the full configuration in the form the command reads, versions and machine."""
-    cards = [markup.card("Versions and machine", markup.facts(provenance().items()))]
+    cards = [markup.card("Versions and machine that wrote this page", markup.facts(provenance().items()))]
     schedule = ""
     if config:
         config = dict(config)
         if steps := config.pop("schedule", None):  # follows from the rest
             schedule = markup.card("Schedule", markup.records(steps))
         how = (
-            '<p class="note">Saved as <code>run.toml</code>, this makes the same run again: '
-            "<code>silica-md quench --config run.toml --out runs/again</code></p>"
+            '<p class="note">Saved as <code>run.toml</code>, this makes the same run again, to the bit on the same '
+            "machine with as many threads:</p><pre>silica-md quench --config run.toml --out runs/again</pre>"
         )
         cards.insert(0, markup.card("Configuration", f"<pre>{escape(as_toml(config))}</pre>{how}"))
     return markup.section("How it was made", schedule, markup.group("columns", cards))
