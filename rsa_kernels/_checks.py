@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -31,10 +33,25 @@ def shape(name: str, value: Tensor, *expected: int | str) -> Tensor:
 
 def positive(name: str, value: float, unit: str = "") -> float:
     """Refuse anything but a finite positive number."""
-    number = float(value)
-    if not 0.0 < number < float("inf"):
+    number = _number(name, value)
+    if not 0.0 < number < math.inf:
         raise ValueError(f"`{name}` must be positive and finite{', in ' + unit if unit else ''}, got {value}")
     return number
+
+
+def not_negative(name: str, value: float, unit: str = "") -> float:
+    """Refuse anything but zero or a finite positive number."""
+    number = _number(name, value)
+    if not 0.0 <= number < math.inf:
+        raise ValueError(f"`{name}` must be zero or positive, and finite{', in ' + unit if unit else ''}, got {value}")
+    return number
+
+
+def _number(name: str, value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"`{name}` must be a number, got {value!r}") from None
 
 
 def batch(batch_ptr: Tensor | None, n_atoms: int, device: torch.device) -> Tensor:
@@ -47,4 +64,4 @@ def batch(batch_ptr: Tensor | None, n_atoms: int, device: torch.device) -> Tenso
     steps = batch_ptr.diff()
     if int(batch_ptr[0]) != 0 or int(batch_ptr[-1]) != n_atoms or bool((steps < 0).any()):
         raise ValueError(f"`batch_ptr` must rise from 0 to the number of atoms {n_atoms}, got {batch_ptr.tolist()}")
-    return batch_ptr
+    return batch_ptr.contiguous()

@@ -13,6 +13,7 @@ from .errors import NativeLibraryError
 LIBRARY_PATH = Path(__file__).with_name("librsa_kernels.so")
 ABI_VERSION = 1
 
+_MEND = "build it with `pip install .` (a C++ compiler is needed: apt install g++)"
 _CODES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}
 
 
@@ -20,18 +21,19 @@ _CODES = {"p": ctypes.c_void_p, "i": ctypes.c_int64, "f": ctypes.c_double}
 def _load() -> ctypes.CDLL | Exception:
     try:
         library = ctypes.CDLL(str(LIBRARY_PATH))
-    except OSError as error:
-        return error
-    library.rk_abi_version.restype = ctypes.c_int64
-    if library.rk_abi_version() != ABI_VERSION:
-        return OSError(f"{LIBRARY_PATH.name} was built from other sources (ABI {library.rk_abi_version()}, want {ABI_VERSION})")
+        library.rk_abi_version.restype = ctypes.c_int64
+        version = library.rk_abi_version()
+    except (OSError, AttributeError) as error:
+        return OSError(f"the compiled library does not load: {error}; {_MEND}")
+    if version != ABI_VERSION:
+        return OSError(f"{LIBRARY_PATH.name} was built from other sources (ABI {version}, want {ABI_VERSION}); {_MEND}")
     library.rk_isa.restype = ctypes.c_char_p
     library.rk_compiler.restype = ctypes.c_char_p
     return library
 
 
 def load_error() -> str | None:
-    """Why the compiled library cannot be used, or None if it can."""
+    """Why the compiled library cannot be used, with the mend, or None if it can."""
     loaded = _load()
     return str(loaded) if isinstance(loaded, Exception) else None
 
@@ -56,11 +58,11 @@ def bind(name: str, codes: str):
     def resolve():
         library = _load()
         if isinstance(library, Exception):
-            raise NativeLibraryError(
-                f"`{name}` needs the compiled library, which does not load: {library}. "
-                "Build it with `pip install .` (a C++ compiler is needed: apt install g++)."
-            )
-        function = getattr(library, name)
+            raise NativeLibraryError(f"`{name}` cannot run: {library}")
+        try:
+            function = getattr(library, name)
+        except AttributeError:
+            raise NativeLibraryError(f"`{name}` is not in {LIBRARY_PATH.name}: built from other sources; {_MEND}") from None
         function.argtypes = [_CODES[code] for code in codes]
         function.restype = ctypes.c_int64
         return function

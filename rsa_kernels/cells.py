@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import _checks
+from .errors import NonFiniteError
 
 
 def as_batch(cell: Tensor, pbc, n_systems: int) -> tuple[Tensor, Tensor]:
@@ -28,7 +29,10 @@ def as_batch(cell: Tensor, pbc, n_systems: int) -> tuple[Tensor, Tensor]:
     else:
         wanted = "(3, 3)" if n_systems == 1 else f"(3, 3) or ({n_systems}, 3, 3)"
         raise ValueError(f"`cell` must have shape {wanted}, got {tuple(cell.shape)}")
-    flags = torch.as_tensor(pbc, dtype=torch.bool, device=cell.device)
+    try:
+        flags = torch.as_tensor(pbc, dtype=torch.bool, device=cell.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"`pbc` must be one bool, 3 bools or a bool tensor, got {pbc!r}") from None
     if flags.dim() == 0:
         flags = flags.expand(3)
     if flags.shape == (3,):
@@ -40,6 +44,8 @@ def as_batch(cell: Tensor, pbc, n_systems: int) -> tuple[Tensor, Tensor]:
 
 def complete(cells: Tensor, pbc: Tensor) -> Tensor:
     """Replace missing (zero) vectors of non-periodic directions by unit vectors normal to the others.
+
+    The vectors put in follow the given ones smoothly: a cell that changes a little is completed a little differently.
 
     Parameters
     ----------
@@ -57,7 +63,11 @@ def complete(cells: Tensor, pbc: Tensor) -> Tensor:
     ------
     ValueError
         A periodic direction has a zero vector, or the vectors are linearly dependent.
+    rsa_kernels.errors.NonFiniteError
+        A component is NaN or infinite.
     """
+    if not bool(torch.isfinite(cells).all()):
+        raise NonFiniteError("`cell` holds NaN or infinite values")
     lengths = cells.norm(dim=-1)
     missing = lengths == 0
     if bool((missing & pbc).any()):
@@ -77,11 +87,17 @@ def complete(cells: Tensor, pbc: Tensor) -> Tensor:
 
 def _complete_one(cell: Tensor, missing: Tensor) -> Tensor:
     given = cell[~missing]
-    # Rows of Vh past the rank of the given vectors span their orthogonal complement.
-    rank = given.shape[0]
-    complement = torch.eye(3, dtype=cell.dtype, device=cell.device) if rank == 0 else torch.linalg.svd(given)[2][rank:]
+    if given.shape[0] == 0:
+        return torch.eye(3, dtype=cell.dtype, device=cell.device)
+    if given.shape[0] == 1:
+        axis = torch.zeros_like(given)
+        axis[0, int(given.abs().argmin())] = 1.0
+        normal = torch.linalg.cross(given, axis)
+        complement = torch.cat([normal, torch.linalg.cross(given, normal)])
+    else:
+        complement = torch.linalg.cross(given[:1], given[1:])
     completed = cell.clone()
-    completed[missing] = complement[: int(missing.sum())]
+    completed[missing] = torch.nn.functional.normalize(complement, dim=1, eps=0.0)
     return completed
 
 
