@@ -14,6 +14,7 @@ namespace rk {
 namespace {
 
 constexpr int64_t OK = 0, NON_FINITE = -1, TOO_CLOSE = -2, UNKNOWN_SPECIES = -3;
+constexpr double ABSURD = 1e50;  // Å; squares of such lengths do not overflow
 constexpr int64_t ROWS_PER_CHUNK = 32;  // fixed, so that sums do not depend on the number of threads
 
 PairRowLoop pair_rows() {
@@ -37,7 +38,7 @@ struct Chunk {
 //   forces (n_atoms, 3); per_atom_energy (n_atoms) or null; energies (n_systems) or null; virials (n_systems, 6) in the
 //   order xx yy zz yz xz xy, or null; weights (n_atoms) or null: then everything is of Σ_i w_i E_i.
 //   extended is scratch of 4 (n_extended + 1) doubles. closest receives the shortest distance met (at most the cutoff).
-// Returns 0, -1 (a position or the cell is not finite), -2 (a pair is closer than r_min) or -3 (a species is not in the
+// Returns 0, -1 (a position or the cell is not finite, or absurdly large), -2 (a pair is closer than r_min) or -3 (a species is not in the
 // table); outputs are then not meaningful.
 RK_EXPORT int64_t rk_pair_evaluate(const double* positions, const double* cells, const int64_t* batch_ptr, int64_t n_systems,
                                    const int32_t* species, const double* weights, const double* coefficients,
@@ -63,7 +64,7 @@ RK_EXPORT int64_t rk_pair_evaluate(const double* positions, const double* cells,
     std::vector<PairSums> sums(chunks.size());
     const int64_t n_chunks = static_cast<int64_t>(chunks.size());
     const bool want_energy = energies || per_atom_energy, want_virial = virials != nullptr;
-    const double far[4] = {1e100, 1e100, 1e100, 0.0};
+    const double far[4] = {2 * ABSURD, 2 * ABSURD, 2 * ABSURD, 0.0};
     std::memcpy(extended + 4 * n_extended, far, sizeof far);
     bool finite = true, known = true;
 #pragma omp parallel num_threads(threads)
@@ -80,7 +81,7 @@ RK_EXPORT int64_t rk_pair_evaluate(const double* positions, const double* cells,
             const int64_t number = species[atom];
             std::memcpy(out + 3, &number, sizeof number);
             known = known && number >= 0 && number < n_species;
-            finite = finite && std::isfinite(out[0] + out[1] + out[2]);
+            for (int a = 0; a < 3; ++a) finite = finite && std::fabs(out[a]) < ABSURD;  // false for NaN
         }
 #pragma omp for schedule(dynamic)
         for (int64_t c = 0; c < n_chunks; ++c) {

@@ -128,7 +128,12 @@ def per_atom_energy(
 
 
 def _check(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList) -> None:
-    _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32))
+    if not isinstance(table, PairTable):
+        raise TypeError(f"`table` must be a PairTable, got {type(table).__name__}")
+    if not isinstance(neighbors, NeighborList):
+        raise TypeError(f"`neighbors` must be a NeighborList, got {type(neighbors).__name__}")
+    device = neighbors.rows.device
+    _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32), device=device)
     _checks.shape("positions", positions, neighbors.n_atoms, 3)
     _checks.tensor("cell", cell, dtypes=(torch.float64, torch.float32), device=positions.device)
     _checks.tensor("atomic_numbers", atomic_numbers, dtypes=(torch.int64,), device=positions.device)
@@ -142,7 +147,7 @@ def _check(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Te
 
 
 def _arguments(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList) -> tuple:
-    batched = cell if cell.dim() == 3 else cell.unsqueeze(0).expand(neighbors.n_systems, 3, 3)
+    batched, _ = cells.as_batch(cell, neighbors.pbc, neighbors.n_systems)
     return (
         positions,
         batched,
@@ -176,6 +181,9 @@ def _call_native(
 ):  # fmt: skip
     """Run the C++ pass into the float64 outputs given (None where not wanted)."""
     n_intervals = coefficients.shape[1] - 1
+    species, coefficients, blocks, pair_index, batch_ptr, rows, columns, owners, image_shifts = (
+        x.contiguous() for x in (species, coefficients, blocks, pair_index, batch_ptr, rows, columns, owners, image_shifts)
+    )
     extended = torch.empty((owners.shape[0] + 1, 4), dtype=torch.float64)
     closest = ctypes.c_double()
     pointers = [tensor.data_ptr() if tensor is not None else None for tensor in (forces, per_atom, energies, virials)]
@@ -187,7 +195,7 @@ def _call_native(
         *pointers, ctypes.addressof(closest),
     )  # fmt: skip
     if status == -1:
-        raise NonFiniteError("`positions` or `cell` holds NaN or infinite values")
+        raise NonFiniteError("`positions` or `cell` holds NaN, infinite or absurdly large values")
     if status == -2:
         raise AtomsTooCloseError(
             f"two atoms are {closest.value:.4f} Å apart; the potential is defined for r ≥ {r_min} Å"

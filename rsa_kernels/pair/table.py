@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,6 +16,7 @@ RECORD = 8
 BLOCKS = 16
 MAX_SPECIES = 64
 MAX_INTERVALS_IN_BLOCK = 1 << 12
+MIN_PROBES_IN_BLOCK = 1 << 9
 _FLOOR = 1e-3
 """The stated error is relative to the value or to 1 meV (1 meV/Å), whichever is larger."""
 _SAFETY = 1.1
@@ -51,7 +53,7 @@ class PairTable:
     pair_index : Tensor
         (n_species, n_species) int32, species pair to table.
     species_of : Tensor
-        (120,) int32, atomic number to species, −1 where the table has none.
+        (120,) int32, atomic number to species, −1 where the table has none (always at 0 and 119).
     r_min, cutoff : float
         Å; the range that is tabulated. Pairs closer than r_min are refused when they are met.
     tolerance : float
@@ -74,12 +76,13 @@ class PairTable:
 
     def to(self, device) -> PairTable:
         """Return the same table on another device."""
+        device = torch.device(device)
         moved = {name: getattr(self, name).to(device) for name in ("coefficients", "blocks", "pair_index", "species_of")}
         return replace(self, **moved)
 
     def species(self, atomic_numbers: Tensor) -> Tensor:
         """Species index of every atom, int32; −1 for an element the table does not have."""
-        return self.species_of[atomic_numbers]
+        return self.species_of[atomic_numbers.clamp(0, 119)]
 
     @classmethod
     def from_functions(
@@ -120,8 +123,8 @@ class PairTable:
         numbers = tuple(int(number) for number in species)
         if not numbers or len(set(numbers)) != len(numbers) or len(numbers) > MAX_SPECIES:
             raise ValueError(f"`species` must be 1 to {MAX_SPECIES} different atomic numbers, got {list(species)}")
-        if not all(0 < number < 120 for number in numbers):
-            raise ValueError(f"`species` must be atomic numbers between 1 and 119, got {list(species)}")
+        if not all(0 < number < 119 for number in numbers):
+            raise ValueError(f"`species` must be atomic numbers between 1 and 118, got {list(species)}")
         r_min, cutoff = _checks.positive("r_min", r_min, "Å"), _checks.positive("cutoff", cutoff, "Å")
         if r_min >= cutoff:
             raise ValueError(f"`r_min` must be smaller than `cutoff`, got {r_min} and {cutoff} Å")
@@ -129,6 +132,8 @@ class PairTable:
         pairs = _collect(numbers, functions)
         distinct = list(dict.fromkeys(pairs.values()))
         edges = torch.linspace(r_min, cutoff, BLOCKS + 1, dtype=torch.float64).tolist()
+        # The value at the cutoff is the limit from inside: a function written as "0 beyond" must not leak into the table.
+        edges[-1] = math.nextafter(cutoff, 0.0)
         counts = [1] * BLOCKS
         for function in distinct:
             if function is not None:
@@ -197,8 +202,6 @@ def _hermite(function: PairFunction, low: float, high: float, n_intervals: int) 
     """Records (n_intervals, 8) of the quintic Hermite interpolant of one function over one block."""
     h = (high - low) / n_intervals
     nodes = torch.linspace(low, high, n_intervals + 1, dtype=torch.float64)
-    # The value at the cutoff is the limit from inside: a function written as "0 beyond" must not leak into the table.
-    nodes[-1] = torch.nextafter(nodes[-1], torch.zeros((), dtype=torch.float64))
     value, slope, bend = derivatives(function, nodes)
     f0, f1 = value[:-1], value[1:]
     s0, s1 = h * slope[:-1], h * slope[1:]
@@ -216,10 +219,13 @@ def _hermite(function: PairFunction, low: float, high: float, n_intervals: int) 
 
 def _intervals_needed(function: PairFunction, name: str, low: float, high: float, tolerance: float, n_intervals: int) -> int:
     """Fewest intervals, from `n_intervals` up in steps of a fifth, that meet the tolerance in one block."""
-    probes = torch.tensor(_PROBES, dtype=torch.float64)
     while True:
+        n_probes = max(len(_PROBES), MIN_PROBES_IN_BLOCK // n_intervals)
+        probes = torch.tensor(_PROBES, dtype=torch.float64)
+        if n_probes > len(_PROBES):
+            probes = torch.linspace(0.0, 1.0, n_probes, dtype=torch.float64)
         nodes = torch.linspace(low, high, n_intervals + 1, dtype=torch.float64)[:-1]
-        r = nodes[:, None] + (high - low) / n_intervals * probes
+        r = (nodes[:, None] + (high - low) / n_intervals * probes).clamp(max=high)
         value, slope, _ = derivatives(function, r)
         d1, d2, d3, d4, d5, c0 = _hermite(function, low, high, n_intervals)[:, None, :6].unbind(-1)
         t = probes
