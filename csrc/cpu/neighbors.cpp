@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <exception>
 #include <limits>
 #include <memory>
 #include <vector>
@@ -18,7 +19,8 @@
 namespace rk {
 namespace {
 
-constexpr int64_t OK = 0, NON_FINITE = -1, TOO_MANY = -2;
+constexpr int64_t OK = 0, NON_FINITE = -1, TOO_MANY = -2, NO_MEMORY = -3;
+constexpr double HAIR = 1e-9;  // relative and in cells; more than the rounding of fractional coordinates
 constexpr int64_t MAX_INDEX = std::numeric_limits<int32_t>::max() - 64;
 constexpr int PAD = 8;
 
@@ -65,10 +67,11 @@ struct Unsorted {
     }
 };
 
-// Bins about half a cutoff wide, but never many more bins than entries.
+// Bins about half a cutoff wide, but never many more bins than entries. The widths are a hair more, and the reach is a hair
+// longer, than they need be: rounding in f never loses a pair.
 Grid make_grid(const double low[3], const double high[3], const double height[3], double cutoff, int64_t n_entries) {
     Grid grid;
-    double edge = 0.5 * cutoff;
+    double edge = 0.5 * cutoff * (1.0 + 2.0 * HAIR);
     for (int attempt = 0;; ++attempt) {
         for (int a = 0; a < 3; ++a) {
             const double range = std::max(high[a] - low[a], 1e-12);
@@ -77,7 +80,7 @@ Grid make_grid(const double low[3], const double high[3], const double height[3]
             grid.low[a] = low[a];
             grid.bins_per_unit[a] = bins / range;
             const double bin_height = height[a] * range / bins;
-            grid.reach[a] = std::min<int64_t>(grid.count[a], static_cast<int64_t>(std::ceil(cutoff / bin_height)));
+            grid.reach[a] = static_cast<int64_t>(std::min(bins, std::ceil(cutoff * (1.0 + HAIR) / bin_height)));
         }
         if (grid.total() <= 4 * n_entries + 64) return grid;
         edge *= 1.3;
@@ -117,6 +120,16 @@ std::vector<int64_t> sort_into_bins(const Unsorted& entries, const Grid& grid, c
     return start;
 }
 
+// No exception may leave a parallel region, nor the C interface.
+bool grow(std::vector<int32_t>& list, int64_t size) {
+    try {
+        list.resize(size);
+    } catch (const std::exception&) {
+        return false;
+    }
+    return true;
+}
+
 int64_t build_system(const double* positions, int64_t n_atoms, const double* cell, const uint8_t* pbc, double cutoff,
                      int threads, System& system) {
     system.n_atoms = n_atoms;
@@ -127,8 +140,7 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
     for (int a = 0; a < 3; ++a) {
         height[a] = 1.0 / std::sqrt(inverse_cell[a] * inverse_cell[a] + inverse_cell[3 + a] * inverse_cell[3 + a] +
                                     inverse_cell[6 + a] * inverse_cell[6 + a]);
-        // A hair more than one cutoff, so that rounding in f never loses a pair.
-        margin[a] = cutoff / height[a] * (1.0 + 1e-9) + 1e-9;
+        margin[a] = cutoff / height[a] * (1.0 + HAIR) + HAIR;
     }
     Unsorted atoms, images;
     double low[3], high[3];
@@ -186,6 +198,7 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
     const int64_t chunk = std::max<int64_t>(16, (n_atoms + 8 * threads - 1) / (8 * threads));
     const int64_t n_chunks = (n_atoms + chunk - 1) / chunk;
     std::vector<std::vector<int32_t>> found(n_chunks);
+    bool enough_memory = true;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
     for (int64_t c = 0; c < n_chunks; ++c) {
         auto& list = found[c];
@@ -206,7 +219,11 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
                     const int64_t a0 = atom_start[row + from[2]], a1 = atom_start[row + to[2] + 1];
                     const int64_t i0 = image_start[row + from[2]], i1 = image_start[row + to[2] + 1];
                     const int64_t room = used + (a1 - a0) + (i1 - i0) + 4 * PAD;
-                    if (room > static_cast<int64_t>(list.size())) list.resize(std::max<int64_t>(room, 2 * list.size()));
+                    if (room > static_cast<int64_t>(list.size()) && !grow(list, std::max<int64_t>(room, 2 * list.size()))) {
+#pragma omp atomic write
+                        enough_memory = false;
+                        break;
+                    }
                     int32_t* out = list.data();
                     if (a0 <= k && k < a1) {  // leave the atom itself out
                         used += collect(x, y, z, a0, k, centre, cutoff_squared, out + used);
@@ -220,6 +237,7 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
         }
         list.resize(used);
     }
+    if (!enough_memory) return NO_MEMORY;
     for (int64_t k = 0; k < n_atoms; ++k) system.row_ptr[k + 1] += system.row_ptr[k];
     system.columns.resize(system.row_ptr[n_atoms]);
 #pragma omp parallel for schedule(static) num_threads(threads) if (n_chunks > 1)
@@ -232,8 +250,8 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
 }  // namespace rk
 
 // Builds the lists of all systems. `sizes` receives the numbers of pairs and of atoms with images; `handle` is
-// handed to rk_neighbors_export, which copies the result out and frees it. Returns 0, -1 (a position is not finite)
-// or -2 (more images than 32-bit indices).
+// handed to rk_neighbors_export, which copies the result out and frees it. Returns 0, -1 (a position is not finite),
+// -2 (more images than 32-bit indices) or -3 (not enough memory for the images and pairs).
 RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* batch_ptr, int64_t n_systems, const double* cells,
                                      const uint8_t* pbc, double cutoff, int64_t threads, int64_t* sizes, void** handle) {
     auto systems = std::make_unique<std::vector<rk::System>>(n_systems);
@@ -241,8 +259,13 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
     const bool across = n_systems >= 2 * threads;  // many systems: one thread each; few: all threads on one
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (across)
     for (int64_t s = 0; s < n_systems; ++s) {
-        const int64_t result = rk::build_system(positions + 3 * batch_ptr[s], batch_ptr[s + 1] - batch_ptr[s], cells + 9 * s,
-                                                pbc + 3 * s, cutoff, across ? 1 : static_cast<int>(threads), (*systems)[s]);
+        int64_t result;
+        try {
+            result = rk::build_system(positions + 3 * batch_ptr[s], batch_ptr[s + 1] - batch_ptr[s], cells + 9 * s, pbc + 3 * s,
+                                      cutoff, across ? 1 : static_cast<int>(threads), (*systems)[s]);
+        } catch (const std::exception&) {
+            result = rk::NO_MEMORY;
+        }
         if (result != rk::OK) {
 #pragma omp atomic write
             status = result;
