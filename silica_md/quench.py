@@ -59,12 +59,12 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
     if config.threads:
         torch.set_num_threads(config.threads)
     schedule, device = config.schedule(), choose_device(config.device)
-    saved = checkpoint.load_newest(folder.checkpoints, say)
-    state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
-    field = force_field(config, state)
-    recorder = Recorder(folder, schedule, state)
-    try:
-        with StopRequest() as stop:
+    with StopRequest() as stop:
+        saved = checkpoint.load_newest(folder.checkpoints, say)
+        state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
+        field = force_field(config, state)
+        recorder = Recorder(folder, schedule, state)
+        try:
             if saved:
                 field.load_state_dict(checkpoint.field_of(saved, device), state)
                 recorder.load_state_dict(saved.header["recorder"])
@@ -73,12 +73,12 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
                 if not config.start:
                     start.push_apart(state, field)
             return follow(schedule, config, state, field, recorder, folder, saved, stop)
-    except (RsaKernelsError, LostNeighborError, UnsoundError) as error:
-        raise aborted(folder, state, str(error)) from error
-    except OSError as error:
-        raise aborted(folder, state, f"a file cannot be written: {error.strerror or error}") from error
-    finally:
-        recorder.close()
+        except (RsaKernelsError, LostNeighborError, UnsoundError) as error:
+            raise aborted(folder, state, str(error)) from error
+        except OSError as error:
+            raise aborted(folder, state, f"a file cannot be written: {error.strerror or error}") from error
+        finally:
+            recorder.close()
 
 
 def follow(
