@@ -21,8 +21,8 @@ _PACKAGES = ("torch", "numpy", "scipy", "triton", "ase", "finufft", "periodictab
 def report() -> str:
     """Describe the installation in a page of text; never raises for want of hardware or packages."""
     lines = [f"rsa_kernels {__version__}, Python {platform.python_version()}, {platform.platform()}"]
-    lines.append("packages: " + ", ".join(f"{name} {_version(name)}" for name in _PACKAGES))
-    lines.append(f"processor: {_processor()}, {os.cpu_count()} logical; torch uses {torch.get_num_threads()} threads")
+    lines.append("packages: " + ", ".join(f"{name} {version_of(name) or '-'}" for name in _PACKAGES))
+    lines.append(f"processor: {processor()}, {os.cpu_count()} logical; torch uses {torch.get_num_threads()} threads")
     error = _native.load_error()
     if error is None:
         lines.append(f"compiled library: {_native.LIBRARY_PATH.name}, {_native.compiler()}, runs {_native.isa()}")
@@ -44,14 +44,16 @@ def report() -> str:
     return "\n".join(lines)
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str | None:
+    """Version of an installed package, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "-"
+        return None
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Model name of the processor."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))

@@ -5,33 +5,27 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+
+from rsa_kernels.doctor import processor, version_of
 
 _PACKAGES = ("silica-md", "torch", "numpy", "scipy", "ase", "finufft", "periodictable", "matplotlib")
 
 
 def provenance() -> dict[str, str]:
     """Return versions and machine as {name: text}; what cannot be found out is left out."""
-    facts = {name: _version(name) for name in _PACKAGES}
+    facts = {name: version_of(name) for name in _PACKAGES}
     facts |= {
         "git commit": _commit(),
         "Python": platform.python_version(),
         "system": f"{platform.system()} {platform.release()} ({platform.machine()})",
-        "processor": _processor(),
+        "processor": f"{processor()}, {os.cpu_count()} cores",
         "threads": str(torch.get_num_threads()),
         "GPU": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     return {name: text for name, text in facts.items() if text}
-
-
-def _version(package):
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _commit():
@@ -49,12 +43,3 @@ def _commit():
 def _git(folder, *arguments):
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def _processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores"
