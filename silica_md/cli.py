@@ -64,10 +64,9 @@ def quench(options: argparse.Namespace) -> int:
     if options.resume:
         config = _resumed(folder, options, given)
     else:
+        folder.refuse_if_taken()
         config = configuration.load(options.config, given)
-        folder.create(config)
-    with folder.locked():
-        return _make(folder, config)
+    return _make(folder, config, options.resume)
 
 
 def _resumed(folder: RunFolder, options: argparse.Namespace, given: dict) -> configuration.Config:
@@ -78,7 +77,7 @@ def _resumed(folder: RunFolder, options: argparse.Namespace, given: dict) -> con
     return configuration.from_dict(folder.read_config().to_dict() | given)
 
 
-def _make(folder: RunFolder, config: configuration.Config) -> int:
+def _make(folder: RunFolder, config: configuration.Config, resume: bool) -> int:
     # Imported here: torch and the plotting packages take seconds that `--help` need not wait for.
     from .quench import run
 
@@ -87,7 +86,7 @@ def _make(folder: RunFolder, config: configuration.Config) -> int:
         folder.log_line(text)
 
     begun = time.monotonic()
-    if not run(config, folder, say):
+    if not run(config, folder, say, resume):
         say(f"stopped; go on with: silica-md quench --resume --out {folder.path}")
         return 0
     _judge(folder, config)

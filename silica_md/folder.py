@@ -65,19 +65,23 @@ class RunFolder:
                 raise RunExistsError(f"another process is at work in {self.path}; wait for it, or stop it") from error
             yield
 
+    def refuse_if_taken(self) -> None:
+        """Raise RunExistsError, saying how to go on, if there is something in the folder."""
+        if self.taken:
+            how = f"see {self.report}" if self.finished else "continue it with --resume"
+            raise RunExistsError(f"{self.path} is not empty and is not overwritten; {how}, or choose another --out")
+
     def create(self, config: Config) -> None:
         """Make the folder and write the configuration into it.
 
         Raises
         ------
         RunExistsError
-            There is something already; the message says how to go on.
+            There is something already.
         ConfigError
             It cannot be made.
         """
-        if self.taken:
-            how = f"see {self.report}" if self.finished else "continue it with --resume"
-            raise RunExistsError(f"{self.path} is not empty and is not overwritten; {how}, or choose another --out")
+        self.refuse_if_taken()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             replace_file(self.config, describe(config))

@@ -6,6 +6,7 @@ and resumed ends in the same bits as one that was not.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -32,17 +33,19 @@ CHECK_EVERY_ON_GPU = 10
 """Steps between looks at the neighbour list where looking stops the queue."""
 
 
-def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
-    """Do the molecular dynamics of a run, from its newest checkpoint if there is one, else from its beginning.
+def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: bool = False) -> bool:
+    """Do the molecular dynamics of a run.
 
     Parameters
     ----------
     config : Config
         What to do.
     folder : RunFolder
-        Where its files go; made already.
+        Where its files go; made here unless the run is resumed.
     say : callable
         Takes lines meant for people.
+    resume : bool
+        Go on from the newest checkpoint in the folder; from the beginning where it was killed before the first.
 
     Returns
     -------
@@ -51,6 +54,10 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
 
     Raises
     ------
+    ConfigError, ValueError
+        The configuration cannot be run; no folder is made.
+    RunExistsError
+        The folder is taken, or another process is at work in it.
     RunAborted
         The run cannot go on; the message names the last good checkpoint.
     CheckpointError
@@ -59,11 +66,16 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
     if config.threads:
         torch.set_num_threads(config.threads)
     schedule, device = config.schedule(), choose_device(config.device)
-    with StopRequest() as stop:
-        saved = checkpoint.load_newest(folder.checkpoints, say)
+    with StopRequest() as stop, contextlib.ExitStack() as held:
+        if resume:
+            held.enter_context(folder.locked())
+        saved = checkpoint.load_newest(folder.checkpoints, say) if resume else None
         state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
         field = force_field(config, state)
-        recorder = Recorder(folder, schedule, state)
+        if not resume:
+            folder.create(config)
+            held.enter_context(folder.locked())
+        recorder = held.enter_context(Recorder(folder, schedule, state))
         try:
             if saved:
                 field.load_state_dict(checkpoint.field_of(saved, device), state)
@@ -77,8 +89,6 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None]) -> bool:
             raise aborted(folder, state, str(error)) from error
         except OSError as error:
             raise aborted(folder, state, f"a file cannot be written: {error.strerror or error}") from error
-        finally:
-            recorder.close()
 
 
 def follow(

@@ -47,7 +47,8 @@ class Recorder:
     def enter(self, state: State, stage: Stage, integrator: Integrator) -> None:
         """Begin a segment: its baths are empty, the conserved quantity goes on from where it was."""
         self._offset = self._conserved - self._mechanical - integrator.reservoir(state)
-        self.watch.begin(self._conserved / state.n_atoms, state.time / 1000.0)
+        temperature = float(state.temperature(integrator.degrees_of_freedom(state)))
+        self.watch.begin(self._conserved / state.n_atoms, state.time / 1000.0, temperature)
 
     def row(self, state: State, stage: Stage, integrator: Integrator, evaluation: Evaluation) -> None:
         """Write a row of the log, judge it, and show it.
@@ -100,7 +101,10 @@ class Recorder:
         self._mechanical, self._conserved, self._offset = saved["energies"]
         self.watch.reference = saved["watch"]
 
-    def close(self) -> None:
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(self, *_) -> None:
         """Close the files and leave the last line of the progress bar standing."""
         self._progress.close()
         for file in (self._thermo, *self._trajectories):

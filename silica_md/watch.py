@@ -9,7 +9,7 @@ import torch
 from .state import State
 
 HOTTEST = 4.0, 3000.0
-"""A kinetic temperature above 4 times the target plus 3000 K is an explosion."""
+"""More than 4 times the target, or what it was when the segment began, plus 3000 K is an explosion."""
 
 DRIFT = 0.05, 0.01
 """eV per atom: by so much, plus so much a picosecond, may the conserved quantity leave its value at the start of a
@@ -24,11 +24,12 @@ class Watch:
     """Judges the rows of the log and, before a checkpoint, the state."""
 
     def __init__(self):
-        self.reference: list[float] | None = None  # conserved (eV/atom) and time (ps) where the segment began
+        # Where the segment began: conserved energy (eV per atom), time (ps), temperature (K).
+        self.reference: list[float] | None = None
 
-    def begin(self, conserved_eV_per_atom: float, time_ps: float) -> None:
-        """Take the conserved quantity at the start of a segment."""
-        self.reference = [conserved_eV_per_atom, time_ps]
+    def begin(self, conserved_eV_per_atom: float, time_ps: float, temperature_K: float) -> None:
+        """Take what a segment begins with."""
+        self.reference = [conserved_eV_per_atom, time_ps, temperature_K]
 
     def check_row(self, row: dict) -> None:
         """Refuse a row of the log whose numbers cannot be right.
@@ -64,7 +65,9 @@ class Watch:
                 raise UnsoundError(f"the {name} are not finite")
         self._check_temperature(float(state.temperature(degrees_of_freedom)), target_K)
 
-    @staticmethod
-    def _check_temperature(temperature: float, target: float | None) -> None:
-        if target is not None and temperature > HOTTEST[0] * target + HOTTEST[1]:
+    def _check_temperature(self, temperature: float, target: float | None) -> None:
+        if target is None:
+            return  # constant energy: the drift tells
+        warmest = max(target, self.reference[2] if self.reference else 0.0)
+        if temperature > HOTTEST[0] * warmest + HOTTEST[1]:
             raise UnsoundError(f"the temperature is {temperature:.0f} K where {target:.0f} K are wanted")

@@ -53,7 +53,7 @@ def start(path):
     if pid == 0:
         progress, sys.stderr = sys.stderr, io.StringIO()
         try:
-            run(CONFIG, RunFolder(path), say=lambda text: None)
+            run(CONFIG, RunFolder(path), lambda text: None, resume=RunFolder(path).taken)
         except BaseException:
             traceback.print_exc(file=progress)
             os._exit(1)
@@ -80,7 +80,6 @@ def main(folder, trials, number):
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     whole = folder / "whole"
-    RunFolder(whole).create(CONFIG)
     begun = time.monotonic()
     assert os.waitpid(start(whole), 0)[1] == 0
     length = time.monotonic() - begun
@@ -89,7 +88,6 @@ def main(folder, trials, number):
     done = 0
     while done < trials:
         path = folder / f"trial-{done}-{time.monotonic_ns()}"
-        RunFolder(path).create(CONFIG)
         pid = start(path)
         time.sleep(chance.uniform(0.3, 1.0) * length)  # a third is set-up, before the first checkpoint
         os.kill(pid, number)

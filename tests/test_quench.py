@@ -32,10 +32,8 @@ SHORT = {
 def execute(path, **changes):
     settings = config.from_dict(SHORT | changes)
     folder = RunFolder(path)
-    if not folder.taken:
-        folder.create(settings)
     said = []
-    return folder, quench.run(settings, folder, said.append), said
+    return folder, quench.run(settings, folder, said.append, resume=folder.taken), said
 
 
 def thermo(folder):
