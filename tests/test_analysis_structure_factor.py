@@ -58,9 +58,9 @@ def test_modes_equal_the_direct_sum():
     assert np.abs(sf.mode_amplitudes(phases, block) - expected).max() < 1e-5
 
 
-@pytest.mark.parametrize("edge", [3, 7, 64])
+@pytest.mark.parametrize("edges", [(3, 3, 3), (2, 9, 5), (64, 64, 64)])
 @pytest.mark.parametrize("cell", [TRICLINIC, np.diag([4.0, 9.0, 6.0]), TRICLINIC[[2, 0, 1]] * [1, 1, -1]])
-def test_blocks_hold_every_vector_of_the_half_space_once(cell, edge):
+def test_blocks_hold_every_vector_of_the_half_space_once(cell, edges):
     atoms = Atoms("O", cell=cell, pbc=True)
     basis = 2 * np.pi * np.linalg.inv(cell).T
     q_max = 4.0
@@ -68,7 +68,7 @@ def test_blocks_hold_every_vector_of_the_half_space_once(cell, edge):
     expected = {tuple(row) for row in n.tolist() if row[0] >= 0}
     found = [
         (a, b, c)
-        for block in sf.mode_blocks(basis @ basis.T, q_max, edge)
+        for block in sf.mode_blocks(basis @ basis.T, q_max, edges)
         for a in range(*block[0])
         for b in range(*block[1])
         for c in range(*block[2])

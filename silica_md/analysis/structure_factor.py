@@ -19,8 +19,9 @@ NUFFT_TOLERANCE = 1e-7
 UPSAMPLING = 1.25
 # Half-space k-vectors per frame up to which the sum is carried.
 MAX_VECTORS = 150_000_000
-# Longest edge of a block of modes. A block and finufft's grid for it take some 100 bytes per mode.
-BLOCK_EDGE = 128
+# Longest edges of a block of modes: slabs, so that blocks follow the sphere. A block and finufft's grid for it
+# take some 100 bytes per mode, 0.4 GB.
+BLOCK_EDGES = (64, 256, 256)
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,9 @@ def mode_amplitudes(phases: np.ndarray, block: tuple[tuple[int, int], ...], nthr
     )
 
 
-def mode_blocks(metric: np.ndarray, q_max: float, edge: int = BLOCK_EDGE) -> Iterator[tuple[tuple[int, int], ...]]:
+def mode_blocks(
+    metric: np.ndarray, q_max: float, edges: tuple[int, int, int] = BLOCK_EDGES
+) -> Iterator[tuple[tuple[int, int], ...]]:
     """Disjoint boxes of Miller indices that hold every vector of the half space n₁ ≥ 0 with |k| ≤ q_max.
 
     Parameters
@@ -190,8 +193,8 @@ def mode_blocks(metric: np.ndarray, q_max: float, edge: int = BLOCK_EDGE) -> Ite
         Metric of the reciprocal lattice, |k|² = nᵀ metric n, Å⁻².
     q_max : float
         Radius, Å⁻¹.
-    edge : int
-        Longest edge of a block.
+    edges : (int, int, int)
+        Longest edges of a block.
 
     Yields
     ------
@@ -199,9 +202,9 @@ def mode_blocks(metric: np.ndarray, q_max: float, edge: int = BLOCK_EDGE) -> Ite
         Half-open ranges of n₁, n₂, n₃.
     """
     n1_max = int(q_max * np.sqrt(np.linalg.inv(metric)[0, 0]) + 1e-9)
-    for low, high in _chunks(0, n1_max + 1, edge):
+    for low, high in _chunks(0, n1_max + 1, edges[0]):
         second, third = _cross_section(metric, q_max, low, high)
-        for block in product([(low, high)], _chunks(*second, edge), _chunks(*third, edge)):
+        for block in product([(low, high)], _chunks(*second, edges[1]), _chunks(*third, edges[2])):
             if _reaches_into(metric, block, q_max):
                 yield block
 
