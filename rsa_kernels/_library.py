@@ -8,6 +8,7 @@ not provided never comes out as zero.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -21,6 +22,11 @@ _LIBRARY = torch.library.Library(NAMESPACE, "DEF")
 
 def _always() -> None:
     return None
+
+
+def triton_missing() -> str | None:
+    """Why Triton kernels cannot run, or None if they can; looks without importing."""
+    return None if importlib.util.find_spec("triton") else "Triton is not installed; pip install triton"
 
 
 @dataclass(frozen=True)

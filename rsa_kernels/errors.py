@@ -21,6 +21,10 @@ class NonFiniteError(RsaKernelsError):
     """Positions or results are NaN or infinite."""
 
 
+class LostNeighborError(RsaKernelsError):
+    """Atoms had moved farther than a neighbour list allows for; what was computed from it may lack pairs."""
+
+
 class AtomsTooCloseError(RsaKernelsError):
     """A pair is closer than the shortest distance its potential is defined for."""
 

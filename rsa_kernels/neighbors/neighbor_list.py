@@ -9,7 +9,9 @@ from torch import Tensor
 
 from .. import _checks, cells
 from ..errors import NonFiniteError
-from .op import neighbor_rows, used_skin
+from .late import LateSkin, PinnedRecorder
+from .op import neighbor_rows, used_skin, used_skin_tensor
+from .padded import pad_rows
 
 
 def neighbor_list(
@@ -61,9 +63,9 @@ def neighbor_list(
     ValueError, TypeError
         An argument has a wrong shape, dtype, device or value.
     rsa_kernels.errors.NonFiniteError
-        A position is NaN or infinite.
+        A position or the cell is NaN or infinite.
     rsa_kernels.errors.CapacityError
-        The cutoff reaches over more images than 32-bit indices.
+        The cutoff reaches over more images than 32-bit indices or memory hold.
 
     Notes
     -----
@@ -82,11 +84,10 @@ def neighbor_list(
     _checks.shape("positions", positions, "n_atoms", 3)
     _checks.tensor("cell", cell, dtypes=(torch.float64, torch.float32), device=positions.device)
     cutoff = _checks.positive("cutoff", cutoff, "Å")
-    if not 0.0 <= float(skin) < math.inf:
-        raise ValueError(f"`skin` must be zero or positive, in Å, got {skin}")
+    skin = _checks.not_negative("skin", skin, "Å")
     batch_ptr = _checks.batch(batch_ptr, positions.shape[0], positions.device)
     _, flags = cells.as_batch(cell, pbc, batch_ptr.numel() - 1)
-    return NeighborList(positions, cell, flags.contiguous(), cutoff, batch_ptr, bool(half), float(skin))
+    return NeighborList(positions, cell, flags.contiguous(), cutoff, batch_ptr, bool(half), skin)
 
 
 class NeighborList:
@@ -115,6 +116,7 @@ class NeighborList:
     def __init__(self, positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, batch_ptr: Tensor, half: bool, skin: float):
         self.pbc, self.cutoff, self.batch_ptr, self.half, self.skin = pbc, cutoff, batch_ptr, half, skin
         self.n_rebuilds = 0
+        self._late: LateSkin | None = None
         self._build(positions, cell)
 
     def _build(self, positions: Tensor, cell: Tensor) -> None:
@@ -126,6 +128,7 @@ class NeighborList:
                 self.reference_positions, self._reference_cells, self.pbc, self.batch_ptr, self.cutoff + self.skin
             )
         self._edges: tuple[Tensor, Tensor, Tensor] | None = None
+        self._padded: Tensor | None = None
 
     def _completed(self, cell: Tensor) -> Tensor:
         batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
@@ -156,8 +159,19 @@ class NeighborList:
         """(n_atoms + 1,) int64 offsets of the atoms' pairs."""
         return self._expanded()[2]
 
+    def padded(self) -> Tensor:
+        """Compact rows as a matrix, (max_neighbors, width) int32: column k holds the entries of row k.
+
+        Short columns are filled up with n_extended, an entry that is not there; the width is the number of atoms,
+        rounded up. Made on first use after every rebuild; this is what GPU kernels read.
+        """
+        if self._padded is None:
+            self._padded = pad_rows(self.rows, self.columns, self.owners.numel())
+        return self._padded
+
     def vectors(self, positions: Tensor, cell: Tensor) -> Tensor:
         """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å; differentiable in both arguments."""
+        self._check(positions, cell)
         i, j = self.edge_index
         shifts = self.unit_shifts.to(positions.dtype)
         if cell.dim() == 2:
@@ -180,11 +194,23 @@ class NeighborList:
             Å, at most this list's ``cutoff``.
         positions, cell : Tensor, optional
             Where the atoms are now. Default: where they were when the list was built.
+
+        Raises
+        ------
+        ValueError
+            Since the list was built the atoms have moved too far for it to hold every pair within `cutoff`.
         """
         if _checks.positive("cutoff", cutoff, "Å") > self.cutoff:
             raise ValueError(f"`cutoff` must be at most the list's own {self.cutoff} Å, got {cutoff}; build a longer list")
-        positions = self.reference_positions if positions is None else positions.detach().to(torch.float64)
-        cell = self.reference_cell if cell is None else cell.detach().to(torch.float64)
+        positions = self.reference_positions if positions is None else positions
+        cell = self.reference_cell if cell is None else cell
+        used = self._used(positions, cell, float(cutoff))
+        if not cutoff + used <= self.cutoff + self.skin:
+            raise ValueError(
+                f"`positions` or `cell` have changed too much ({used:.3f} Å) for this list to hold every pair within"
+                f" {cutoff} Å; call `update` first"
+            )
+        positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
         completed = self._completed(cell)
         system = torch.bucketize(self.owners.to(torch.int64), self.batch_ptr[1:], right=True)
         offset = (self.image_shifts.to(torch.float64).unsqueeze(1) @ completed[system]).squeeze(1)
@@ -194,6 +220,7 @@ class NeighborList:
         inner = object.__new__(NeighborList)
         inner.__dict__.update(self.__dict__)
         inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
+        inner._padded = inner._late = None
         inner.reference_positions, inner.reference_cell, inner._reference_cells = positions.clone(), cell.clone(), completed
         inner.columns = self.columns[keep]
         kept = torch.zeros(self.n_atoms, dtype=torch.int64, device=positions.device).index_add_(0, row, keep.to(torch.int64))
@@ -202,15 +229,28 @@ class NeighborList:
 
     def used_skin(self, positions: Tensor, cell: Tensor) -> float:
         """How much of the skin, in Å, motion and the cell's change have used up since the list was built."""
-        completed = self._reference_cells if torch.equal(cell, self.reference_cell) else self._completed(cell)
+        return self._used(positions, cell, self.cutoff)
+
+    def _used(self, positions: Tensor, cell: Tensor, cutoff: float) -> float:
+        self._check(positions, cell)
+        cell = cell.detach().to(torch.float64)
         return used_skin(
             positions.detach().to(torch.float64).contiguous(),
             self.reference_positions,
             self.batch_ptr,
-            completed.detach().to(torch.float64),
+            self._reference_cells if torch.equal(cell, self.reference_cell) else self._completed(cell),
             self._reference_cells,
-            self.cutoff,
+            cutoff,
         )
+
+    def _check(self, positions: Tensor, cell: Tensor) -> None:
+        """Refuse positions of other atoms than the list's, which would be read past their end."""
+        device = self.reference_positions.device
+        _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32), device=device)
+        _checks.shape("positions", positions, self.n_atoms, 3)
+        _checks.tensor("cell", cell, dtypes=(torch.float64, torch.float32), device=device)
+        if cell.shape not in ((3, 3), (self.n_systems, 3, 3)):
+            raise ValueError(f"`cell` must have shape (3, 3) or ({self.n_systems}, 3, 3), got {tuple(cell.shape)}")
 
     def update(self, positions: Tensor, cell: Tensor) -> bool:
         """Make the list valid for new positions and cell; rebuild it if motion has used up the skin.
@@ -224,7 +264,17 @@ class NeighborList:
         ------
         rsa_kernels.errors.NonFiniteError
             A position or the cell is NaN or infinite; the list is left as it was.
+        rsa_kernels.errors.LostNeighborError
+            On a GPU only, see Notes.
+
+        Notes
+        -----
+        On a GPU a list with a skin is checked one call late, so that nothing waits for the step under way: the list
+        is rebuilt when it had used up 0.8 of its skin at the call before, and it is an error, seen one call late, if
+        it had used up all of it. `confirm` looks at the last call too; do so before results are kept.
         """
+        if positions.is_cuda and self.skin > 0.0:
+            return self._update_late(positions, cell)
         used = self.used_skin(positions, cell)
         if math.isnan(used):
             raise NonFiniteError("`positions` or `cell` holds NaN or infinite values; the neighbour list was not updated")
@@ -233,6 +283,30 @@ class NeighborList:
         self._build(positions, cell)
         self.n_rebuilds += 1
         return True
+
+    def confirm(self) -> None:
+        """Raise what the last `update` would raise if it did not look one call late; waits for a GPU, free on a CPU."""
+        if self._late is not None:
+            self._late.look()
+
+    def _update_late(self, positions: Tensor, cell: Tensor) -> bool:
+        self._check(positions, cell)
+        if self._late is None:
+            self._late = LateSkin(self.skin, PinnedRecorder())
+        if self._late.is_used_up():
+            self._build(positions, cell)
+            self.n_rebuilds += 1
+            return True
+        positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
+        # Missing vectors of the cell are taken as they were: any completion will do, if it is the same for both.
+        missing = cell.norm(dim=-1, keepdim=True) == 0
+        cells_now = torch.where(missing, self._reference_cells, cell)
+        self._late.put(
+            used_skin_tensor(
+                positions, self.reference_positions, self.batch_ptr, cells_now, self._reference_cells, self.cutoff
+            )
+        )
+        return False
 
     def _expanded(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._edges is None:

@@ -39,6 +39,10 @@ def _build_cpu(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor,
         raise CapacityError(
             f"`cutoff` of {cutoff} Å reaches over more than 2³¹ periodic images of this cell; use a smaller cutoff"
         )
+    if status == -3:
+        raise CapacityError(
+            f"there is not enough memory for the images and pairs that a `cutoff` of {cutoff} Å reaches; use a smaller cutoff"
+        )
     n_pairs, n_extended = sizes
     row_ptr = torch.empty(n_atoms + 1, dtype=torch.int64)
     columns = torch.empty(n_pairs, dtype=torch.int32)
@@ -116,10 +120,12 @@ def used_skin_tensor(
     positions: Tensor, reference: Tensor, batch_ptr: Tensor, cells: Tensor, reference_cells: Tensor, cutoff: float
 ) -> Tensor:
     """Evaluate the quantity of `used_skin` in plain torch: the definition, and the form used on GPUs (no transfer)."""
-    change = torch.linalg.solve(reference_cells, cells)
-    back = torch.linalg.solve(cells, reference_cells)
+    # The forms that do not check for singular cells, which they would have to wait for; NaN comes out instead.
+    change, _ = torch.linalg.solve_ex(reference_cells, cells)
+    back, _ = torch.linalg.solve_ex(cells, reference_cells)
     norm = 1.0 + (back - torch.eye(3, dtype=cells.dtype, device=cells.device)).flatten(1).norm(dim=1)
-    system = torch.repeat_interleave(torch.arange(cells.shape[0], device=positions.device), batch_ptr.diff())
+    systems = torch.arange(cells.shape[0], device=positions.device)
+    system = torch.repeat_interleave(systems, batch_ptr.diff(), output_size=positions.shape[0])
     moved = positions - (reference.unsqueeze(1) @ change[system]).squeeze(1)
     largest = torch.zeros(cells.shape[0], dtype=positions.dtype, device=positions.device)
     largest = largest.scatter_reduce(0, system, moved.norm(dim=1), "amax")
