@@ -101,6 +101,26 @@ def test_first_peak_finds_what_was_put_in():
     assert peak["reason"] == ""
 
 
+def test_spike_narrower_than_the_cell_resolves_is_no_peak():
+    q = np.arange(1, 500) * 0.05
+    sq = 0.5 + 1.3 / (1 + (2 * (q - 1.5) / 0.1) ** 2)
+    assert first_sharp_diffraction_peak(q, sq)["width"] == pytest.approx(0.1)
+    peak = first_sharp_diffraction_peak(q, sq, resolution=0.22)
+    assert peak["position"] is None and "narrower than the cell can resolve" in peak["reason"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_first_peak_survives_the_noise_of_1500_atoms(seed):
+    """The measured curve with the exponential statistics of a cell's few k-vectors."""
+    curve = measured.neutron_silica()
+    vectors = 1500 / 0.0662 * curve.q**2 * 0.05 / (2 * np.pi) ** 2
+    noisy = curve.sq * np.random.default_rng(seed).gamma(vectors) / vectors
+    peak = first_sharp_diffraction_peak(curve.q, noisy, resolution=0.22)
+    assert peak["position"] == pytest.approx(1.504, abs=0.07)
+    assert peak["width"] == pytest.approx(0.64, abs=0.3)
+    assert 0.005 < peak["position_error"] < 0.05
+
+
 @pytest.mark.parametrize("sq", [np.ones(100), np.linspace(0, 2, 100), np.full(100, np.nan)])
 def test_no_first_peak_gives_none_and_a_reason(sq):
     peak = first_sharp_diffraction_peak(np.arange(1, 101) * 0.05, sq)

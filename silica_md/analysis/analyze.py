@@ -69,6 +69,7 @@ def analyze(
 
     factor = structure_factor(frames, q_max, dq)
     neutron_sq = weights.neutron(factor.partials, composition)
+    peak = first_sharp_diffraction_peak(factor.q, neutron_sq, resolution=factor.q_min)
     density = float(np.mean([mass_density(atoms) for atoms in frames]))
     na2o = composition.na2o_fraction()
     curve = measured.neutron_silica() if na2o == 0 else None
@@ -110,11 +111,11 @@ def analyze(
         r_tr=R_GRID.copy(),
         tr_neutron=tr,
         tr_q_range=tr_range,
-        fsdp=first_sharp_diffraction_peak(factor.q, neutron_sq),
+        fsdp=peak,
         measured=reference,
         r_chi_sq=_r_chi_sq(factor.q, neutron_sq, curve),
         r_chi_tr=goodness.r_chi(R_GRID, tr, reference["tr"], goodness.R_RANGE) if reference else None,
-        notes=_notes(frames, distribution, factor, tr_range),
+        notes=_notes(frames, distribution, factor, tr_range, peak),
     )
 
 
@@ -141,9 +142,10 @@ def _r_chi_sq(q, sq, curve):
     return goodness.r_chi(q, sq, np.interp(q, curve.q, curve.sq), goodness.Q_RANGE)
 
 
-def _notes(frames, distribution, factor, tr_range):
+def _notes(frames, distribution, factor, tr_range, peak):
     empty = int((factor.counts == 0).sum())
     segments = list(dict.fromkeys(str(atoms.info["segment"]) for atoms in frames if "segment" in atoms.info))
+    fit = [f"No first sharp diffraction peak: {peak['reason']}."] if peak["reason"] else []
     averaged = "1 frame" if len(frames) == 1 else f"Mean of {len(frames)} frames"
     return [
         f"{averaged}{' of the segment ' + ', '.join(segments) if segments else ''}.",
@@ -153,4 +155,5 @@ def _notes(frames, distribution, factor, tr_range):
         f"{empty} of {len(factor.q)} Q bins hold no k-vector; they are left empty and out of the sums.",
         f"T(r) is transformed from {tr_range[0]:g}–{tr_range[1]:g} Å⁻¹ with the Lorch window, a measured curve alike.",
         "X-ray S(Q) uses form factors of neutral atoms; no measured X-ray curve is compared.",
+        *fit,
     ]
