@@ -109,6 +109,9 @@ def _pair_rows(
         entry = tl.load(columns_ptr + slot * width + row[None, :], mask=listed, other=n_extended).to(tl.int64)
         x, y = _load_two(extended_ptr + 4 * entry)
         z, species = _load_two(extended_ptr + 4 * entry + 2)
+        if WEIGHTED:
+            owner = tl.load(owners_ptr + entry, mask=entry < n_extended, other=0).to(tl.int64)
+            weight = 0.5 * (own_weight + tl.load(weights_ptr + owner))
         dx, dy, dz = x - cx, y - cy, z - cz
         r2 = dx * dx + dy * dy + dz * dz
         closest = tl.minimum(closest, r2)
@@ -132,8 +135,7 @@ def _pair_rows(
         d5, c0 = _load_two(record_ptr + 4)
         slope = (d1 + t * (d2 + t * (d3 + t * (d4 + t * d5)))) * (intervals * per_angstrom * inverse_r)
         if WEIGHTED:
-            other = tl.load(owners_ptr + entry, mask=entry < n_extended, other=0).to(tl.int64)
-            slope *= 0.5 * (own_weight + tl.load(weights_ptr + other))
+            slope *= weight
         if ENERGY:
             energy += c0 + t * (d1 + t * (d2 * (1 / 2) + t * (d3 * (1 / 3) + t * (d4 * (1 / 4) + t * (d5 * (1 / 5))))))
         gx, gy, gz = slope * dx, slope * dy, slope * dz
