@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rsa_kernels import random
+from rsa_kernels._nvtx import annotated
 from rsa_kernels.units import BOLTZMANN, EV_PER_A3_IN_GPA
 
 from .forcefield import ForceField
@@ -58,6 +59,7 @@ class CellRescaling(ABC):
         self.total = total
         self.booked = 0.0
 
+    @annotated("barostat")
     def move(
         self,
         state: State,
@@ -170,10 +172,8 @@ class FlexibleRescaling(CellRescaling):
 
     def _strain(self, volume, pressure, interval, thermal, noise):
         # A symmetric matrix whose squared norm is the sum of six squared standard normals.
-        shear = noise[3:] / math.sqrt(2.0)
-        random_part = torch.diag(noise[:3])
-        random_part[[0, 0, 1], [1, 2, 2]] = shear
-        random_part[[1, 2, 2], [0, 0, 1]] = shear
+        xx, yy, zz, yz, xz, xy = (noise * noise.new_tensor([1.0, 1.0, 1.0, *[math.sqrt(0.5)] * 3])).unbind()
+        random_part = torch.stack([xx, xy, xz, xy, yy, yz, xz, yz, zz]).view(3, 3)
         width = torch.sqrt(2.0 * self._diffusion(volume, thermal) * interval)
         return self._drift(pressure) * interval + width * random_part
 
@@ -224,9 +224,7 @@ class ConstantPressure(Integrator):
         evaluation = self.thermostat._advance(state, field, **asked)
         if due:
             interval = self.every * self.timestep
-            evaluation = self.barostat.move(
-                state, field, evaluation.virial, interval, self.temperature, energy
-            )
+            evaluation = self.barostat.move(state, field, evaluation.virial, interval, self.temperature, energy)
         return evaluation
 
     def reservoir(self, state):

@@ -143,10 +143,9 @@ def newest(folder: str | Path) -> Path | None:
 
 def contents(state: State, field: ForceField) -> tuple[dict, dict[str, np.ndarray]]:
     """Header entries and arrays that hold a state and its force field."""
-    remembered = field.state_dict()
     arrays = {f"state_{name}": value for name, value in vars(state).items() if isinstance(value, Tensor)}
-    arrays |= {f"field_{name}": value for name, value in remembered.items() if isinstance(value, Tensor)}
-    header = {"step": state.step, "time": state.time, "field_evaluations": remembered["evaluations"]}
+    arrays |= {f"field_{name}": value for name, value in field.state_dict().items()}
+    header = {"step": state.step, "time": state.time}
     return header, {name: value.detach().cpu().numpy() for name, value in arrays.items()}
 
 
@@ -155,9 +154,9 @@ def state_of(saved: Checkpoint, device: torch.device) -> State:
     return State(**_tensors(saved, "state_", device), step=saved.header["step"], time=saved.header["time"])
 
 
-def field_of(saved: Checkpoint, device: torch.device) -> dict:
+def field_of(saved: Checkpoint, device: torch.device) -> dict[str, Tensor]:
     """What `ForceField.load_state_dict` takes, from a checkpoint."""
-    return _tensors(saved, "field_", device) | {"evaluations": saved.header["field_evaluations"]}
+    return _tensors(saved, "field_", device)
 
 
 def _tensors(saved: Checkpoint, prefix: str, device: torch.device) -> dict[str, Tensor]:

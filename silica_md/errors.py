@@ -17,9 +17,5 @@ class CheckpointError(SilicaError):
     """No checkpoint can be read, or none can be written."""
 
 
-class LostNeighborError(SilicaError):
-    """Atoms moved so far between two checks of the neighbour list that pairs may have been missed."""
-
-
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""

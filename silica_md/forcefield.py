@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor
 
 import rsa_kernels as rk
-from rsa_kernels.errors import NonFiniteError
+from rsa_kernels._nvtx import annotated
+from rsa_kernels.errors import LostNeighborError
 
-from .errors import LostNeighborError
 from .potentials import Evaluation, Potential
 from .state import State
 
 MAX_JUMP = 0.5
-"""Å; an atom that moves farther than this between two steps is not integrated any more but thrown."""
+"""Å; an atom that moves farther than this between two evaluations is not integrated any more but thrown."""
 
 
 class ForceField:
@@ -26,9 +24,6 @@ class ForceField:
         Energy model; no list is kept for one whose cutoff is 0.
     skin : float
         Extra reach of the list, Å. A larger skin means fewer rebuilds and more pairs to look at.
-    check_every : int
-        Evaluations between looks at how far atoms have moved. Above 1 (a GPU, where looking stops the queue)
-        the list is rebuilt when half the skin is used up, and a step that used up all of it is an error.
 
     Attributes
     ----------
@@ -37,14 +32,13 @@ class ForceField:
     neighbors : NeighborList or None
     """
 
-    def __init__(self, potential: Potential, skin: float = 1.0, check_every: int = 1):
+    def __init__(self, potential: Potential, skin: float = 1.0):
         self.potential = potential
         self.skin = float(skin)
-        self.check_every = int(check_every)
-        self.neighbors = None
+        self.neighbors: rk.NeighborList | None = None
         self.forces: Tensor | None = None
-        self._evaluations = 0
 
+    @annotated("forces")
     def evaluate(self, state: State, *, energy: bool = False, virial: bool = False) -> Evaluation:
         """Forces, and on demand energy and virial, of `state`; the neighbour list is kept valid.
 
@@ -54,8 +48,9 @@ class ForceField:
             Positions or the cell are NaN or infinite.
         rsa_kernels.errors.AtomsTooCloseError
             Two atoms are closer than the potential is defined for.
-        LostNeighborError
-            Atoms moved farther than the list allows for since the last check.
+        rsa_kernels.errors.LostNeighborError
+            An atom moved farther since the last evaluation than a sound time step can move it. On a GPU, where
+            the list is checked one call late: farther than the list allows for.
         """
         if self.potential.cutoff > 0.0:
             self._update_list(state)
@@ -63,38 +58,43 @@ class ForceField:
         self.forces = evaluation.forces
         return evaluation
 
+    @annotated("neighbours")
     def _update_list(self, state: State) -> None:
-        self._evaluations += 1
         if self.neighbors is None:
             self._build(state)
-        elif self._evaluations % self.check_every == 0:
+            return
+        if not state.positions.is_cuda:
             used = self.neighbors.used_skin(state.positions, state.cell)
-            if math.isnan(used):
-                raise NonFiniteError("positions or the cell are NaN or infinite")
-            allowed = self.skin + 2.0 * MAX_JUMP if self.check_every == 1 else self.skin
-            if used > allowed:
+            if used > self.skin + 2.0 * MAX_JUMP:
                 raise LostNeighborError(
-                    f"an atom moved too far between two checks of the neighbour list ({used:.2f} Å used of "
-                    f"{allowed:.2f} Å): the time step is too long or the forces are wrong"
+                    f"an atom moved by more than {MAX_JUMP} Å since the last evaluation "
+                    f"({used:.2f} Å of the {self.skin:g} Å skin used up): a shorter time step may help"
                 )
-            if used > (self.skin if self.check_every == 1 else 0.5 * self.skin):
-                self._build(state)
+            if used <= self.skin:
+                return
+        self.neighbors.update(state.positions, state.cell)
 
     def _build(self, state: State) -> None:
         cutoff = self.potential.cutoff
         self.neighbors = rk.neighbor_list(state.positions, state.cell, state.pbc, cutoff, skin=self.skin)
 
-    def state_dict(self) -> dict:
+    def confirm(self) -> None:
+        """Raise what the last evaluation would raise if a GPU's list were not checked one call late."""
+        if self.neighbors is not None:
+            self.neighbors.confirm()
+
+    def state_dict(self) -> dict[str, Tensor]:
         """Return what a restart needs: forces, and what the list was last built from."""
-        saved = {"forces": self.forces, "evaluations": self._evaluations}
+        saved = {"forces": self.forces}
         if self.neighbors is not None:
             saved["reference_positions"] = self.neighbors.reference_positions
             saved["reference_cell"] = self.neighbors.reference_cell
         return saved
 
-    def load_state_dict(self, saved: dict, state: State) -> None:
+    def load_state_dict(self, saved: dict[str, Tensor], state: State) -> None:
         """Continue from `state_dict`: the list is rebuilt from where it was built, so it is the same list."""
         self.forces = saved["forces"]
-        self._evaluations = saved["evaluations"]
         if "reference_positions" in saved:
             self._build(state.at(saved["reference_positions"], saved["reference_cell"]))
+            # The last evaluation was here; a list checked one call late has to know.
+            self.neighbors.update(state.positions, state.cell)

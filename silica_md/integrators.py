@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rsa_kernels import random
+from rsa_kernels._nvtx import annotated
 from rsa_kernels.units import ACCELERATION, BOLTZMANN
 
 from .forcefield import ForceField
@@ -53,9 +54,8 @@ class Integrator(ABC):
         self.total = total
         self._for: State | None = None
 
-    def step(
-        self, state: State, field: ForceField, *, energy: bool = False, virial: bool = False
-    ) -> Evaluation:
+    @annotated("step")
+    def step(self, state: State, field: ForceField, *, energy: bool = False, virial: bool = False) -> Evaluation:
         """Advance `state` in place by one step.
 
         Parameters

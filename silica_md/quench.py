@@ -15,11 +15,12 @@ from collections.abc import Callable
 import torch
 
 from rsa_kernels import _library
+from rsa_kernels._nvtx import annotated
 from rsa_kernels.errors import BackendUnavailableError, RsaKernelsError
 
 from . import checkpoint, potentials, start
 from .config import Config
-from .errors import LostNeighborError, RunAborted
+from .errors import RunAborted
 from .folder import RunFolder
 from .forcefield import ForceField
 from .integrators import Integrator
@@ -28,9 +29,6 @@ from .schedule import Schedule
 from .state import State
 from .trajectory import write_structure
 from .watch import UnsoundError
-
-CHECK_EVERY_ON_GPU = 10
-"""Steps between looks at the neighbour list where looking stops the queue."""
 
 
 def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: bool = False) -> bool:
@@ -85,7 +83,7 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
                 if not config.start:
                     start.push_apart(state, field)
             return follow(schedule, config, state, field, recorder, folder, saved, stop)
-        except (RsaKernelsError, LostNeighborError, UnsoundError) as error:
+        except (RsaKernelsError, UnsoundError) as error:
             raise aborted(folder, state, str(error)) from error
         except OSError as error:
             raise aborted(folder, state, f"a file cannot be written: {error.strerror or error}") from error
@@ -148,7 +146,7 @@ def first_state(config: Config, schedule: Schedule, device: torch.device) -> Sta
 def force_field(config: Config, state: State) -> ForceField:
     """Return the potential of the configuration for the atoms of `state`, with a neighbour list."""
     potential = potentials.build(config.potential, state.atomic_numbers, **config.potential_options)
-    return ForceField(potential, config.skin, CHECK_EVERY_ON_GPU if state.positions.is_cuda else 1)
+    return ForceField(potential, config.skin)
 
 
 def choose_device(name: str) -> torch.device:
@@ -168,8 +166,10 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cpu" if missing or name == "cpu" else "cuda")
 
 
+@annotated("checkpoint")
 def save(folder: RunFolder, state: State, field: ForceField, integrator: Integrator, recorder: Recorder) -> None:
     """Write a checkpoint, once the state has been found sound."""
+    field.confirm()
     recorder.watch.check_state(state, integrator.temperature, integrator.degrees_of_freedom(state))
     header, arrays = checkpoint.contents(state, field)
     header |= {"integrator": integrator.state_dict(), "recorder": recorder.state_dict()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from rsa_kernels._nvtx import annotated
 from rsa_kernels.units import EV_PER_A3_IN_GPA
 
 from .folder import RunFolder
@@ -50,6 +51,7 @@ class Recorder:
         temperature = float(state.temperature(integrator.degrees_of_freedom(state)))
         self.watch.begin(self._conserved / state.n_atoms, state.time / 1000.0, temperature)
 
+    @annotated("log")
     def row(self, state: State, stage: Stage, integrator: Integrator, evaluation: Evaluation) -> None:
         """Write a row of the log, judge it, and show it.
 
@@ -79,6 +81,7 @@ class Recorder:
         self._progress.update(row)
         self.watch.check_row(row)
 
+    @annotated("frame")
     def frame(self, state: State, stage: Stage) -> None:
         """Append a frame to the trajectories."""
         for trajectory in self._trajectories:

@@ -134,8 +134,8 @@ def push_apart(state: State, field: ForceField, max_force: float = 10.0, max_ste
     max_steps : int
         Where to stop at the latest: what is left is heat that the thermostat takes up.
     """
-    check_every, field.check_every = field.check_every, 1  # atoms move much farther here than in a time step
-    rate, longest = 0.005, 0.1
+    rate, farthest = 0.005, min(0.1, 0.08 * field.skin)
+    longest = farthest
     evaluation = field.evaluate(state, energy=True)
     for _ in range(max_steps):
         size = evaluation.forces.norm(dim=1, keepdim=True)
@@ -145,8 +145,7 @@ def push_apart(state: State, field: ForceField, max_force: float = 10.0, max_ste
         state.positions += evaluation.forces * torch.clamp(longest / size, max=rate)
         evaluation = field.evaluate(state, energy=True)
         if bool(evaluation.energy < energy):
-            rate, longest = min(1.1 * rate, 0.05), min(1.1 * longest, 0.1)
+            rate, longest = min(1.1 * rate, 0.05), min(1.1 * longest, farthest)
         else:
             state.positions.copy_(before)
             evaluation, rate, longest = field.evaluate(state, energy=True), 0.5 * rate, 0.5 * longest
-    field.check_every = check_every

@@ -164,7 +164,8 @@ class State:
 
     def volume(self) -> Tensor:
         """Volume of the cell, 0-d, Å³."""
-        return torch.linalg.det(self.cell).abs()
+        a, b, c = self.cell
+        return torch.dot(a, torch.linalg.cross(b, c)).abs()
 
     def density(self, total: Reduction = one_owner) -> Tensor:
         """Mass density, 0-d, g/cm³."""

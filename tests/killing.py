@@ -31,13 +31,13 @@ CONFIG = config.from_dict(
         "frame_ps": 0.05,
         "checkpoint_seconds": 0.03,
         "segment": [
-            {"name": "melt", "temperature_K": 4000.0, "duration_ps": 0.4, "relaxation_fs": 50.0},
-            {"name": "quench", "ramp_to_K": 300.0, "duration_ps": 0.8, "ensemble": "npt"},
-            {"name": "chain", "temperature_K": 300.0, "duration_ps": 0.3, "thermostat": "nose-hoover"},
+            {"name": "melt", "temperature_K": 4000.0, "duration_ps": 0.3, "relaxation_fs": 50.0},
+            {"name": "quench", "ramp_to_K": 300.0, "duration_ps": 0.5, "ensemble": "npt"},
+            {"name": "chain", "temperature_K": 300.0, "duration_ps": 0.2, "thermostat": "nose-hoover"},
             {
                 "name": "flexible",
                 "temperature_K": 300.0,
-                "duration_ps": 0.4,
+                "duration_ps": 0.2,
                 "thermostat": "nose-hoover",
                 "ensemble": "npt-flexible",
             },

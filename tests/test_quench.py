@@ -13,7 +13,6 @@ from silica_md.errors import RunAborted
 from silica_md.folder import RunFolder
 from silica_md.forcefield import ForceField
 from silica_md.potentials import build
-from silica_md.state import State
 
 SHORT = {
     "atoms": 96,
@@ -164,9 +163,9 @@ def heated(state):
     ("spoil", "reason"),
     [
         (nan, "NaN"),
-        (on_one_spot, "moved too far|apart"),
-        (thrown, "moved too far"),
-        (heated, "temperature|conserved|moved too far|apart"),
+        (on_one_spot, "moved by more|apart"),
+        (thrown, "moved by more"),
+        (heated, "temperature|conserved|moved by more|apart"),
     ],
 )
 def test_accidents_stop_the_run_and_name_the_checkpoint(tmp_path, monkeypatch, spoil, reason):
@@ -191,7 +190,7 @@ def test_atoms_on_one_spot_are_refused_at_the_start(tmp_path):
 
 
 def test_too_long_a_time_step_is_noticed(tmp_path):
-    with pytest.raises(RunAborted, match=r"conserved|temperature|moved too far|apart"):
+    with pytest.raises(RunAborted, match=r"conserved|temperature|moved by more|apart"):
         execute(tmp_path / "run", timestep_fs=12.0, log_every=1)
 
 
@@ -215,14 +214,3 @@ def test_gpu_is_refused_by_name_where_there_is_none():
     with pytest.raises(RuntimeError, match=r"`device` cuda cannot be used.*--device cpu"):
         quench.choose_device("cuda")
     assert quench.choose_device("auto") == torch.device("cpu")
-
-
-def test_lost_neighbour_is_noticed_where_looks_are_rare():
-    state = start.random_start(96, 0.0, 2.2, seed=1)
-    field = ForceField(build("shik", state.atomic_numbers), skin=0.5, check_every=10)
-    start.push_apart(state, field)
-    assert isinstance(state, State)
-    with pytest.raises(RuntimeError, match="between two checks"):
-        for _ in range(10):
-            state.positions[0, 0] += 0.06
-            field.evaluate(state)
