@@ -66,8 +66,8 @@ def build(atomic_numbers, *, tolerance: float = 1e-7) -> PairPotential:
 
     Notes
     -----
-    Below 0.9 Å the potential is not defined: Si–O stands 790 eV above its minimum there, and a melt at 5,000
-    K stays above 1.2 Å.
+    Below 0.9 Å the potential is not defined: Si–O stands 790 eV above its minimum there. In a melt of 648
+    atoms at 5,000 K no pair came closer than 1.23 Å within 3 ps.
 
     References
     ----------
