@@ -120,9 +120,7 @@ def used_skin_tensor(
     positions: Tensor, reference: Tensor, batch_ptr: Tensor, cells: Tensor, reference_cells: Tensor, cutoff: float
 ) -> Tensor:
     """Evaluate the quantity of `used_skin` in plain torch: the definition, and the form used on GPUs (no transfer)."""
-    # The forms that do not check for singular cells, which they would have to wait for; NaN comes out instead.
-    change, _ = torch.linalg.solve_ex(reference_cells, cells)
-    back, _ = torch.linalg.solve_ex(cells, reference_cells)
+    change, back = _inverse(reference_cells) @ cells, _inverse(cells) @ reference_cells
     norm = 1.0 + (back - torch.eye(3, dtype=cells.dtype, device=cells.device)).flatten(1).norm(dim=1)
     systems = torch.arange(cells.shape[0], device=positions.device)
     system = torch.repeat_interleave(systems, batch_ptr.diff(), output_size=positions.shape[0])
@@ -130,3 +128,10 @@ def used_skin_tensor(
     largest = torch.zeros(cells.shape[0], dtype=positions.dtype, device=positions.device)
     largest = largest.scatter_reduce(0, system, moved.norm(dim=1), "amax")
     return ((cutoff + 2.0 * largest) * norm - cutoff).max()
+
+
+def _inverse(cells: Tensor) -> Tensor:
+    """Inverse of (n, 3, 3) by cross products: unlike a solver it never waits to see whether a cell is singular."""
+    a, b, c = cells.unbind(1)
+    columns = [torch.linalg.cross(*pair) for pair in ((b, c), (c, a), (a, b))]
+    return torch.stack(columns, dim=2) / (a * columns[0]).sum(-1)[:, None, None]
