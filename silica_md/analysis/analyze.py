@@ -152,7 +152,8 @@ def _notes(frames, distribution, factor, tr_range, peak):
         f"g(r) reaches {distribution.r_max:.2f} Å: {distribution.reason}.",
         f"S(Q) is known from {factor.q_min:.3f} Å⁻¹, the shortest k-vector of the cell, to "
         f"{factor.q_max_reached:g} Å⁻¹: {factor.reason}.",
-        f"{empty} of {len(factor.q)} Q bins hold no k-vector; R_χ leaves them out, T(r) bridges them by straight lines.",
+        f"{empty} of {len(factor.q)} Q bins hold no k-vector; R_χ leaves them out, T(r) bridges them "
+        "by straight lines.",
         f"T(r) is transformed from {tr_range[0]:g}–{tr_range[1]:g} Å⁻¹ with the Lorch window, a measured curve alike.",
         "X-ray S(Q) uses form factors of neutral atoms; no measured X-ray curve is compared.",
         *fit,
