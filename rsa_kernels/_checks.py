@@ -49,9 +49,12 @@ def not_negative(name: str, value: float, unit: str = "") -> float:
 
 def _number(name: str, value) -> float:
     try:
-        return float(value)
+        number = None if isinstance(value, str) else float(value)
     except (TypeError, ValueError, RuntimeError):
-        raise TypeError(f"`{name}` must be a number, got {value!r}") from None
+        number = None
+    if number is None:
+        raise TypeError(f"`{name}` must be a number, got {value!r}")
+    return number
 
 
 def batch(batch_ptr: Tensor | None, n_atoms: int, device: torch.device) -> Tensor:

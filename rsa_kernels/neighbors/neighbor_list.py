@@ -273,7 +273,7 @@ class NeighborList:
         is rebuilt when it had used up 0.8 of its skin at the call before, and it is an error, seen one call late, if
         it had used up all of it. `confirm` looks at the last call too; do so before results are kept.
         """
-        if positions.is_cuda and self.skin > 0.0:
+        if self.rows.is_cuda and self.skin > 0.0:
             return self._update_late(positions, cell)
         used = self.used_skin(positions, cell)
         if math.isnan(used):
