@@ -35,9 +35,9 @@ class PairResult(NamedTuple):
     closest: Tensor
     """0-d float64, Å: the shortest distance met, at most the cutoff; NaN where forces are not finite.
 
-    On a CPU it is above r_min, or an error has been raised. On a GPU nothing waits for it: compare it with the table's
-    r_min whenever the host reads results anyway (at a logging interval), `check_closest` does; below r_min, results
-    are wrong."""
+    On a CPU it is at least r_min, or an error has been raised. On a GPU nothing waits for it: keep the running minimum
+    (torch.minimum, which keeps NaN) and hand it to `check_closest` where the host reads results anyway, at a logging
+    interval. Below r_min, results are wrong."""
 
 
 def evaluate(
