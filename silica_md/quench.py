@@ -15,7 +15,6 @@ from collections.abc import Callable
 import torch
 
 from rsa_kernels import _library
-from rsa_kernels._nvtx import annotated
 from rsa_kernels.errors import BackendUnavailableError, RsaKernelsError
 
 from . import checkpoint, potentials, start
@@ -23,7 +22,6 @@ from .config import Config
 from .errors import RunAborted
 from .folder import RunFolder
 from .forcefield import ForceField
-from .integrators import Integrator
 from .record import Recorder
 from .schedule import Schedule
 from .state import State
@@ -82,7 +80,11 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
                 recorder.clear()
                 if not config.start:
                     start.push_apart(state, field)
-            return follow(schedule, config, state, field, recorder, folder, saved, stop)
+            memory = saved.header["integrator"] if saved else None
+            done = follow(schedule, config, state, field, recorder, memory, stop)
+            if done:
+                write_structure(folder.final, state)
+            return done
         except (RsaKernelsError, UnsoundError) as error:
             raise aborted(folder, state, str(error)) from error
         except OSError as error:
@@ -95,21 +97,24 @@ def follow(
     state: State,
     field: ForceField,
     recorder: Recorder,
-    folder: RunFolder,
-    saved: checkpoint.Checkpoint | None,
+    memory: dict | None,
     stop: StopRequest,
 ) -> bool:
-    """Advance `state` through what remains of the schedule: the loop itself."""
+    """Advance `state` through what remains of the schedule: the loop itself.
+
+    `memory` is what the integrator remembered at the checkpoint, None at the beginning of a run. Returns False if
+    it was stopped before the end.
+    """
     next_checkpoint = time.monotonic() + config.checkpoint_seconds
     for stage in schedule.remaining(state.step):
         integrator = stage.integrator(config.timestep_fs, config.seed)
-        if saved is None and state.step == 0:
+        if memory is None and state.step == 0:
             recorder.row(state, stage, integrator, field.evaluate(state, energy=True, virial=True))
             recorder.frame(state, stage)
         if state.step == stage.first_step:
-            recorder.enter(state, stage, integrator)
+            recorder.enter(state, integrator)
         else:
-            integrator.load_state_dict(saved.header["integrator"])
+            integrator.load_state_dict(memory)
         frame_every = max(1, round(1000.0 * (stage.segment.frame_ps or config.frame_ps) / config.timestep_fs))
 
         while state.step < stage.last_step:
@@ -121,13 +126,11 @@ def follow(
                 recorder.row(state, stage, integrator, evaluation)
             if (step - stage.first_step) % frame_every == 0:
                 recorder.frame(state, stage)
-            due = logged and (time.monotonic() > next_checkpoint or step == schedule.steps)
-            if due or stop.requested:
-                save(folder, state, field, integrator, recorder)
+            if stop.requested or step == schedule.steps or (logged and time.monotonic() > next_checkpoint):
+                recorder.checkpoint(state, field, integrator)
                 next_checkpoint = time.monotonic() + config.checkpoint_seconds
-            if stop.requested:
-                return step == schedule.steps
-    write_structure(folder.final, state)
+            if stop.requested and step < schedule.steps:
+                return False
     return True
 
 
@@ -164,16 +167,6 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and missing:
         raise BackendUnavailableError(f"`device` cuda cannot be used: {missing}; use --device cpu")
     return torch.device("cpu" if missing or name == "cpu" else "cuda")
-
-
-@annotated("checkpoint")
-def save(folder: RunFolder, state: State, field: ForceField, integrator: Integrator, recorder: Recorder) -> None:
-    """Write a checkpoint, once the state has been found sound."""
-    field.confirm()
-    recorder.watch.check_state(state, integrator.temperature, integrator.degrees_of_freedom(state))
-    header, arrays = checkpoint.contents(state, field)
-    header |= {"integrator": integrator.state_dict(), "recorder": recorder.state_dict()}
-    checkpoint.save(folder.checkpoints, header, arrays)
 
 
 def aborted(folder: RunFolder, state: State, reason: str) -> RunAborted:

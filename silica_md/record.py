@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: rows of the log, frames, the conserved energy across segments."""
+"""What a run writes down as it goes: rows of the log, frames, checkpoints; and the watch over all of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import time
 from rsa_kernels._nvtx import annotated
 from rsa_kernels.units import EV_PER_A3_IN_GPA
 
+from . import checkpoint
 from .folder import RunFolder
+from .forcefield import ForceField
 from .integrators import Integrator
 from .observers import ProgressBar, ThermoLog
 from .potentials import Evaluation
@@ -18,7 +20,7 @@ from .watch import Watch
 
 
 class Recorder:
-    """Log, trajectories and progress bar of a run, and the watch over them.
+    """Log, trajectories, checkpoints and progress bar of a run, and the watch over them.
 
     Parameters
     ----------
@@ -31,6 +33,7 @@ class Recorder:
     """
 
     def __init__(self, folder: RunFolder, schedule: Schedule, state: State):
+        self._folder = folder
         self._thermo = ThermoLog(folder.thermo)
         self._trajectories = [TrajectoryWriter(path) for path in folder.trajectories]
         self._progress = ProgressBar(schedule.steps, start_step=state.step)
@@ -45,7 +48,7 @@ class Recorder:
         for trajectory in self._trajectories:
             trajectory.truncate({"bytes": 0, "frames": 0})
 
-    def enter(self, state: State, stage: Stage, integrator: Integrator) -> None:
+    def enter(self, state: State, integrator: Integrator) -> None:
         """Begin a segment: its baths are empty, the conserved quantity goes on from where it was."""
         self._offset = self._conserved - self._mechanical - integrator.reservoir(state)
         temperature = float(state.temperature(integrator.degrees_of_freedom(state)))
@@ -86,6 +89,23 @@ class Recorder:
         """Append a frame to the trajectories."""
         for trajectory in self._trajectories:
             trajectory.write(state, stage.segment.name)
+
+    @annotated("checkpoint")
+    def checkpoint(self, state: State, field: ForceField, integrator: Integrator) -> None:
+        """Write a checkpoint, once the state has been found sound.
+
+        Raises
+        ------
+        UnsoundError
+            The state cannot be right.
+        OSError
+            It cannot be written.
+        """
+        field.confirm()
+        self.watch.check_state(state, integrator.temperature, integrator.degrees_of_freedom(state))
+        header, arrays = checkpoint.contents(state, field)
+        header |= {"integrator": integrator.state_dict(), "recorder": self.state_dict()}
+        checkpoint.save(self._folder.checkpoints, header, arrays)
 
     def state_dict(self) -> dict:
         """Lengths of the files, forced to the disk, and the energies the next row builds on."""
