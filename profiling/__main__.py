@@ -38,7 +38,7 @@ def bench(options) -> int:
         return 1
     for size in options.size or case.sizes:
         for workload in case.prepare(size, rivals, options.device, options.start):
-            rows = harness.measure(case.name, workload, options.repeats)
+            rows = harness.measure(case.name, workload, options.repeats, options.alone)
             print(harness.show(rows), flush=True)
             path = harness.save(rows)
     print(f"kept in {path.relative_to(harness.ROOT)}")
@@ -105,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         if do is bench:
             sub.add_argument("--rival", action="append", help="only this one (may be repeated); default: all")
             sub.add_argument("--repeats", type=int, default=5)
+            sub.add_argument("--alone", action="store_true", help="keep other processes out (needs root)")
         else:
             sub.add_argument("--seconds", type=float, default=5.0)
             sub.add_argument("--trace", help="write a trace of torch's profiler to this JSON file")

@@ -20,7 +20,7 @@ import torch
 from . import machine
 
 ROOT = Path(__file__).resolve().parent.parent
-QUIET, PATIENCE = 0.05, 5
+QUIET, PATIENCE = 0.1, 5
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -131,11 +131,11 @@ def tests_pass(tests: Sequence[str]) -> bool:
     return done.returncode == 0
 
 
-def measure(case: str, workload: Workload, repeats: int) -> list[Row]:
+def measure(case: str, workload: Workload, repeats: int, alone: bool = False) -> list[Row]:
     """Measure every implementation `repeats` times in turn, after one run of each that is not counted.
 
     Rounds in which other processes used more than `QUIET` of the processors are repeated, up to `PATIENCE` times
-    as often as asked for. Rates and ratios are of the best run of each; medians are kept.
+    as often as asked for. `alone` keeps others out instead (see `machine.alone`). Rates and ratios are of the best run of each; medians are kept.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workload.implementations}
     for implementation in workload.implementations.values():
@@ -143,7 +143,8 @@ def measure(case: str, workload: Workload, repeats: int) -> list[Row]:
     disturbed, rounds = [], 0
     while rounds < repeats:
         others = machine.Others()
-        taken = {name: implementation() for name, implementation in workload.implementations.items()}
+        with machine.alone(alone):
+            taken = {name: implementation() for name, implementation in workload.implementations.items()}
         if others.share() > QUIET and len(disturbed) < (PATIENCE - 1) * repeats:
             disturbed.append(others.share())
             continue
@@ -152,10 +153,11 @@ def measure(case: str, workload: Workload, repeats: int) -> list[Row]:
             seconds[name].append(value)
     threads = torch.get_num_threads()
     # the limits of a GPU are not measured (not yet run on a GPU)
-    limits = machine.limits(threads) if workload.device == "cpu" else machine.Limits(*[math.inf] * 3)
+    with machine.alone(alone):
+        limits = machine.limits(threads) if workload.device == "cpu" else machine.Limits(*[math.inf] * 3)
+        found = list(workload.remarks())
     ours = next(iter(seconds))
     best = {name: min(values) for name, values in seconds.items()}
-    found = list(workload.remarks())
     if len(disturbed) == (PATIENCE - 1) * repeats:
         found.append(f"NOT A QUIET MACHINE: others used {statistics.mean(disturbed):.0%} of the processors")
     elif disturbed:
