@@ -27,7 +27,7 @@ def report() -> str:
     if error is None:
         lines.append(f"compiled library: {_native.LIBRARY_PATH.name}, {_native.compiler()}, runs {_native.isa()}")
     else:
-        lines.append(f"compiled library: NOT USABLE: {error}. Build it with `pip install .` (needs g++)")
+        lines.append(f"compiled library: NOT USABLE: {error}")
     lines.append(f"GPU: {_gpu()}")
     lines.append("ops:")
     for name, op in sorted(REGISTRY.items()):
