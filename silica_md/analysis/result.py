@@ -134,9 +134,9 @@ class Analysis:
             rows.append((f"first sharp diffraction peak, {name}", unit, found, self._peak(key)))
         if self.measured:
             low, high = goodness.Q_RANGE
-            rows.append((f"R_χ of S(Q), {low:g}–{high:g} Å⁻¹", "", "0", _number(self.r_chi_sq, 3)))
+            rows.append((f"R_χ of S(Q), {low:g}–{high:g} Å⁻¹", "", "–", _number(self.r_chi_sq, 3)))
             low, high = goodness.R_RANGE
-            rows.append((f"R_χ of T(r), {low:g}–{high:g} Å", "", "0", _number(self.r_chi_tr, 3)))
+            rows.append((f"R_χ of T(r), {low:g}–{high:g} Å", "", "–", _number(self.r_chi_tr, 3)))
         return rows
 
     def _measured_density(self):
