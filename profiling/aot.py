@@ -94,7 +94,8 @@ def compile_ahead(variant: Variant, capability: int):
             signature[parameter.name] = "constexpr"
         elif parameter.name.endswith("_ptr"):
             signature[parameter.name] = _TYPE_OF[parameter.name]
-            alignment[(place,)] = [["tt.divisibility", 16]]
+            if not parameter.do_not_specialize_on_alignment:
+                alignment[(place,)] = [["tt.divisibility", 16]]
         else:
             signature[parameter.name] = parameter.annotation_type
     source = ASTSource(variant.kernel, signature, dict(variant.flags), alignment)

@@ -136,6 +136,44 @@ def test_kernels_compile_ahead_of_time_without_spills(monkeypatch, tmp_path, cap
         assert known.triton != triton.__version__ or known == row, "run `python -m profiling.aot --write`"
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are launched for real where there is a GPU")
+def test_launches_bind_and_compile_once_for_all_systems(monkeypatch, tmp_path):
+    """Everything of a launch but the launch: arguments are bound as on a GPU and the kernels compiled for one."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
+    from triton.runtime.jit import JITFunction
+
+    class NoGpu:
+        def get_current_device(self):
+            return 0
+
+        def get_current_stream(self, device):
+            return 0
+
+        def get_current_target(self):
+            return GPUTarget("cuda", 90, 32)
+
+    run, bound = JITFunction.run, {}
+
+    def compile_only(self, *args, grid, warmup, **options):
+        compiled = run(self, *args, grid=grid, warmup=True, **options)
+        bound.setdefault(self.fn.__name__, {})[compiled.hash] = compiled.src.signature
+        return compiled
+
+    monkeypatch.setattr(JITFunction, "run", compile_only)
+    monkeypatch.setattr(driver, "_active", NoGpu())
+    for name in ("64 atoms", "triclinic, 61 atoms", "batch with an empty system", "one atom alone"):
+        case = cases.CASES[name]
+        arguments = cases.cuda_arguments(case, case.neighbors())
+        cases.op._evaluate_cuda(*arguments, True, True, False)
+        cases.op._backward_cuda(case.weights(), *arguments)
+    variants = {name: len(compiled) for name, compiled in bound.items()}
+    assert variants == {f"_pair_{kernel}_kernel": 1 for kernel in ("place", "fwd", "sum", "bwd")}
+    (signature,) = bound["_pair_fwd_kernel"].values()
+    assert signature["r_min"] == signature["cutoff"] == "fp64" and signature["n_rows"] == "i64"
+
+
 @gpu
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", cases.CASES)

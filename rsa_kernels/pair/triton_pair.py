@@ -116,9 +116,9 @@ def _pair_rows(
         r2 = dx * dx + dy * dy + dz * dz
         closest = tl.minimum(closest, r2)
         inverse_r = tl.rsqrt(r2)
-        # Where in the table: block, then interval inside the block, by rounding x − ½. A whole x may go to the
-        # interval before, at t = 1, which is the same point. Conversions to integers run at a fraction of the sums' rate.
-        # Clamped indices read inside the table whatever the input, NaN included; below r_min the caller sees `closest`.
+        # Where in the table: block, then interval inside the block, by rounding x − ½ (conversions to integers are
+        # slow). A whole x may go to the interval before, at t = 1, which is the same point. Clamped indices read
+        # inside the table whatever the input, NaN included; below r_min the caller sees `closest`.
         u = tl.minimum(tl.maximum((r2 * inverse_r - r_min) * per_angstrom, 0.0), 16.0)
         block = (u - 0.5) + _MAGIC
         block_ptr = blocks_ptr + tl.minimum(tl.maximum(_low_word(block), 0), _BLOCKS - 1)
@@ -223,7 +223,7 @@ def _pair_bwd_kernel(
     _store_virials(sums_ptr, row, n_rows, 0.5, xx, yy, zz, yz, xz, xy, mask)
 
 
-@triton.jit(do_not_specialize=["n_rows", "n_splits"])
+@triton.jit(do_not_specialize=["n_rows", "n_splits"], do_not_specialize_on_alignment=["sums_ptr"])
 def _pair_sum_kernel(sums_ptr, batch_ptr, out_ptr, n_rows: tl.int64, n_splits: tl.int64, BLOCK: tl.constexpr):
     """out[q, s, p] = sum of quantity q over the p-th of n_splits parts of the rows of system s, in a fixed order."""
     system, part = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-
 import torch
 from torch import Tensor
 
@@ -147,10 +145,6 @@ def _normal_cuda(seed: int, step: int, ids: Tensor, stream: int, out: Tensor | N
     return normal_(out, seed, step, ids, stream)
 
 
-def _triton_missing() -> str | None:
-    return None if importlib.util.find_spec("triton") else "Triton is not installed; pip install triton"
-
-
 _KERNELS = {"cpu": _normal_cpu, "cuda": _normal_cuda}
 
 _SCHEMA = "(SymInt seed, SymInt step, Tensor ids, SymInt stream) -> Tensor"
@@ -158,7 +152,7 @@ _bits = _library.define_op(
     "random_bits" + _SCHEMA,
     kernels={
         "cpu": _library.Kernel(_bits_cpu, "C++ threads", _native.load_error),
-        "cuda": _library.Kernel(_bits_cuda, "Triton", _triton_missing),
+        "cuda": _library.Kernel(_bits_cuda, "Triton", _library.triton_missing),
     },
     fake=lambda seed, step, ids, stream: ids.new_empty(ids.shape[0], 4),
 )
@@ -166,7 +160,7 @@ _normal = _library.define_op(
     "random_normal" + _SCHEMA,
     kernels={
         "cpu": _library.Kernel(_normal_cpu, "C++ threads and SIMD", _native.load_error),
-        "cuda": _library.Kernel(_normal_cuda, "Triton", _triton_missing),
+        "cuda": _library.Kernel(_normal_cuda, "Triton", _library.triton_missing),
     },
     fake=lambda seed, step, ids, stream: ids.new_empty(ids.shape[0], 3, dtype=torch.float64),
 )
