@@ -172,7 +172,7 @@ def choose_device(name: str) -> torch.device:
 def aborted(folder: RunFolder, state: State, reason: str) -> RunAborted:
     """Return the error that names the last good checkpoint."""
     newest = checkpoint.newest(folder.checkpoints)
-    good = f"the last good checkpoint is {newest}" if newest else "there is no checkpoint yet"
+    good = f"the last good checkpoint is {newest}, --resume goes on from it" if newest else "there is no checkpoint yet"
     return RunAborted(f"run stopped at step {state.step} ({state.time / 1000.0:.3f} ps): {reason}; {good}")
 
 

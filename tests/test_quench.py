@@ -92,6 +92,36 @@ def test_run_can_begin_with_a_structure(tmp_path):
     assert float(second["potential_eV_per_atom"]) == pytest.approx(float(first["potential_eV_per_atom"]), abs=1e-6)
 
 
+@pytest.mark.gpu
+def test_a_gpu_makes_the_same_glass(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    rows = {}
+    for device in ("cpu", "cuda"):
+        folder, done, _ = execute(tmp_path / device, device=device, threads=0, atoms=960)
+        assert done
+        rows[device] = thermo(folder)
+    for one, other in zip(rows["cpu"][:5], rows["cuda"][:5], strict=True):
+        for name in ("temperature_K", "pressure_GPa", "potential_eV_per_atom"):
+            assert float(one[name]) == pytest.approx(float(other[name]), rel=1e-6), name
+    conserved = [float(row["conserved_eV_per_atom"]) for row in rows["cuda"]]
+    assert np.ptp(conserved) < 0.02
+
+
+@pytest.mark.gpu
+def test_a_gpu_run_restarts_exactly(tmp_path):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    whole, _, _ = execute(tmp_path / "whole", device="cuda", threads=0)
+    again, _, _ = execute(tmp_path / "again", device="cuda", threads=0)
+    files = sorted((again.checkpoints).iterdir())
+    files[-1].unlink()
+    assert execute(again.path, device="cuda", threads=0)[1]
+    final = [checkpoint.load(checkpoint.newest(folder.checkpoints)).arrays for folder in (whole, again)]
+    for name in final[0]:
+        np.testing.assert_array_equal(final[0][name], final[1][name], err_msg=name)
+
+
 # --- the start ---------------------------------------------------------------------------------------------------
 
 

@@ -138,6 +138,16 @@ def test_triton_kernels_in_the_interpreter(monkeypatch):
         torch.testing.assert_close(out, reference.normal(seed, step, ids, stream), rtol=0, atol=1e-14)
 
 
+@pytest.mark.gpu
+def test_a_gpu_draws_the_same_numbers():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    ids = torch.arange(-5, 100_000)
+    on_gpu = random.normal(2**63 + 5, 2**40, ids.cuda(), 7).cpu()
+    torch.testing.assert_close(on_gpu, random.normal(2**63 + 5, 2**40, ids, 7), rtol=0, atol=1e-13)
+    assert torch.equal(random.bits(1, 2, ids.cuda(), 3).cpu(), random.bits(1, 2, ids, 3))
+
+
 @pytest.mark.parametrize("capability", [80, 90, 100])
 def test_triton_kernels_compile_ahead_of_time(monkeypatch, capability):
     kernels = fresh_triton_module(monkeypatch, "0")
