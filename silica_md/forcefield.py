@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
 import rsa_kernels as rk
 from rsa_kernels._nvtx import annotated
-from rsa_kernels.errors import LostNeighborError
+from rsa_kernels.errors import AtomsTooCloseError, LostNeighborError, NonFiniteError
 
 from .potentials import Evaluation, Potential
 from .state import State
@@ -37,6 +40,7 @@ class ForceField:
         self.skin = float(skin)
         self.neighbors: rk.NeighborList | None = None
         self.forces: Tensor | None = None
+        self._clearance: Tensor | None = None
 
     @annotated("forces")
     def evaluate(self, state: State, *, energy: bool = False, virial: bool = False) -> Evaluation:
@@ -56,6 +60,9 @@ class ForceField:
             self._update_list(state)
         evaluation = self.potential.evaluate(state, self.neighbors, energy=energy, virial=virial)
         self.forces = evaluation.forces
+        if evaluation.clearance is not None:
+            seen = self._clearance
+            self._clearance = evaluation.clearance if seen is None else torch.minimum(seen, evaluation.clearance)
         return evaluation
 
     @annotated("neighbours")
@@ -79,9 +86,21 @@ class ForceField:
         self.neighbors = rk.neighbor_list(state.positions, state.cell, state.pbc, cutoff, skin=self.skin)
 
     def confirm(self) -> None:
-        """Raise what the last evaluation would raise if a GPU's list were not checked one call late."""
+        """Raise what the evaluations since the last call would have raised had they waited for a GPU.
+
+        Raises
+        ------
+        rsa_kernels.errors.LostNeighborError, rsa_kernels.errors.AtomsTooCloseError
+        rsa_kernels.errors.NonFiniteError
+        """
         if self.neighbors is not None:
             self.neighbors.confirm()
+        if self._clearance is not None:
+            clearance, self._clearance = float(self._clearance), None
+            if math.isnan(clearance):
+                raise NonFiniteError("forces, positions or the cell are NaN or infinite")
+            if clearance < 0.0:
+                raise AtomsTooCloseError(f"two atoms came {-clearance:.4f} Å closer than the potential is defined for")
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what a restart needs: forces, and what the list was last built from."""

@@ -32,12 +32,16 @@ class Evaluation(NamedTuple):
         −W/V.
     per_atom_energy : torch.Tensor or None
         Energies that add up to `energy`, (n_atoms,), eV.
+    clearance : torch.Tensor or None
+        How much farther apart than the potential needs the closest pair is, 0-d, Å. Negative or NaN: the forces
+        are not meaningful. Set where a GPU has not been waited for; elsewhere an error has been raised instead.
     """
 
     energy: torch.Tensor | None
     forces: torch.Tensor
     virial: torch.Tensor | None = None
     per_atom_energy: torch.Tensor | None = None
+    clearance: torch.Tensor | None = None
 
 
 @runtime_checkable
@@ -181,7 +185,8 @@ class PairPotential:
             own = constants[state.atomic_numbers]
             total = total + own.sum() if energy else None
             atomic = atomic + own if per_atom_energy else None
-        return Evaluation(total, result.forces, result.virial[0] if virial else None, atomic)
+        clearance = result.closest - table.r_min if state.positions.is_cuda else None
+        return Evaluation(total, result.forces, result.virial[0] if virial else None, atomic, clearance)
 
 
 class SumPotential:
@@ -216,4 +221,7 @@ class SumPotential:
         """Return the sums of what the parts return."""
         asked = {"energy": energy, "virial": virial, "per_atom_energy": per_atom_energy}
         parts = [p.evaluate(state, neighbors, **asked) for p in self.potentials]
-        return Evaluation(*(None if None in column else sum(column) for column in zip(*parts, strict=True)))
+        *columns, clearances = zip(*parts, strict=True)
+        sums = [None if any(value is None for value in column) else sum(column) for column in columns]
+        known = [clearance for clearance in clearances if clearance is not None]
+        return Evaluation(*sums, functools.reduce(torch.minimum, known) if known else None)
