@@ -19,25 +19,24 @@ CUTOFF, SKIN = 10.0, 1.0
 
 
 def neighbor_list(size: int, rivals: Sequence[str], device: str, start: str | None) -> list[Workload]:
-    """Set up building the list of a glass at 10 Å plus skin, against matscipy (which also returns the vectors)."""
+    """Set up building the list of a glass at 10 Å plus skin: the rows kernels read, and edges against matscipy."""
     state = glass(size, start).to(device)
-    implementations = {
-        "rsa_kernels": timed(lambda: rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)),
-        "rsa_kernels, expanded": timed(
-            lambda: rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN).edge_index,
-            device,
-        ),
-    }
+
+    def build():
+        return rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)
+
+    edges = {"rsa_kernels": timed(lambda: build().edge_index, device)}
     if "matscipy" in rivals:
         from matscipy.neighbours import neighbour_list
 
         atoms = state.to_ase()
-        implementations["matscipy"] = timed(lambda: neighbour_list("ijS", atoms, CUTOFF + SKIN))
-    built = rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)
+        edges["matscipy"] = timed(lambda: neighbour_list("ijS", atoms, CUTOFF + SKIN))
+    built = build()
     listed, entries = int(built.rows[-1]), built.owners.numel()
+    row_bytes = 4 * listed + (24 + 16) * entries
     return [
         Workload(
-            variant="11 Å",
+            variant=variant,
             size=state.n_atoms,
             device=device,
             unit="atom",
@@ -45,7 +44,11 @@ def neighbor_list(size: int, rivals: Sequence[str], device: str, start: str | No
             implementations=implementations,
             versions=_versions(implementations),
             flops=md_step.FLOPS_PER_LISTED * listed,
-            bytes=4 * listed + (24 + 16) * entries,
+            bytes=moved,
+        )
+        for variant, implementations, moved in (
+            ("rows", {"rsa_kernels": timed(build, device)}, row_bytes),
+            ("edges i j S", edges, row_bytes + 28 * listed),
         )
     ]
 

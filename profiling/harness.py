@@ -145,7 +145,7 @@ def measure(case: str, workload: Workload, repeats: int, alone: bool = False) ->
         others = machine.Others()
         with machine.alone(alone):
             taken = {name: implementation() for name, implementation in workload.implementations.items()}
-        if others.share() > QUIET and len(disturbed) < (PATIENCE - 1) * repeats:
+        if not alone and others.share() > QUIET and len(disturbed) < (PATIENCE - 1) * repeats:
             disturbed.append(others.share())
             continue
         rounds += 1
@@ -162,6 +162,8 @@ def measure(case: str, workload: Workload, repeats: int, alone: bool = False) ->
         found.append(f"NOT A QUIET MACHINE: others used {statistics.mean(disturbed):.0%} of the processors")
     elif disturbed:
         found.append(f"{len(disturbed)} disturbed rounds were repeated")
+    if alone:
+        found.append("measured with real-time priority on a machine that others use")
     remarks = "; ".join(found)
     rows = []
     for name, values in seconds.items():
@@ -219,11 +221,11 @@ def show(rows: Sequence[Row]) -> str:
         compared = "" if row is ours else f"   ours is {row.ratio:.2f} times as fast"
         lines.append(f"  {row.implementation:<{width}} {row.rate:11.4g} {row.unit}s/s{compared}")
     if ours.flops and ours.device == "cpu":
+        lookups = f", {ours.lookups_of_limit:.1%} of the look-ups" if ours.lookups else ""
         lines.append(
             f"  of this machine's limits: {ours.flops_of_limit:.1%} of the fused multiply-adds "
-            f"({ours.flops / ours.seconds_best / 1e9:.1f} GFLOP/s), {ours.lookups_of_limit:.1%} of the look-ups, "
-            f"{ours.bandwidth_of_limit:.1%} of the memory bandwidth "
-            f"({ours.bytes / ours.seconds_best / 1e9:.2f} GB/s)"
+            f"({ours.flops / ours.seconds_best / 1e9:.1f} GFLOP/s){lookups}, {ours.bandwidth_of_limit:.1%} "
+            f"of the memory bandwidth ({ours.bytes / ours.seconds_best / 1e9:.2f} GB/s)"
         )
     lines += [f"  {remark}" for remark in ours.remarks.split("; ") if remark]
     return "\n".join(lines)
