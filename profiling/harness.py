@@ -134,8 +134,9 @@ def tests_pass(tests: Sequence[str]) -> bool:
 def measure(case: str, workload: Workload, repeats: int, alone: bool = False) -> list[Row]:
     """Measure every implementation `repeats` times in turn, after one run of each that is not counted.
 
-    Rounds in which other processes used more than `QUIET` of the processors are repeated, up to `PATIENCE` times
-    as often as asked for. `alone` keeps others out instead (see `machine.alone`). Rates and ratios are of the best run of each; medians are kept.
+    Rounds in which other processes used more than `QUIET` of the processors are repeated, up to `PATIENCE` times as
+    often as asked for; `alone` keeps others out instead (see `machine.alone`). Rates and ratios are of the best run of
+    each; medians are kept.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workload.implementations}
     for implementation in workload.implementations.values():

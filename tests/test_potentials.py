@@ -111,40 +111,26 @@ def test_forces_and_virial_are_derivatives_of_the_energy(name):
     potential = potentials.build(name, state.atomic_numbers)
     result = evaluate(potential, state)
     h = 1e-4
-    direction = torch.randn(
-        state.positions.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64
-    )
-    up, down = (
-        float(evaluate(potential, state.at(state.positions + s * h * direction)).energy) for s in (1, -1)
-    )
+    direction = torch.randn(state.positions.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    up, down = (float(evaluate(potential, state.at(state.positions + s * h * direction)).energy) for s in (1, -1))
     assert (down - up) / (2 * h) == pytest.approx(float((result.forces * direction).sum()), abs=1e-5)
     strain = torch.tensor([[0.3, 0.1, -0.2], [0.1, -0.5, 0.4], [-0.2, 0.4, 0.2]], dtype=torch.float64)
     energies = []
     for s in (1, -1):
         deformation = torch.eye(3, dtype=torch.float64) + s * h * strain
         energies.append(
-            float(
-                evaluate(potential, state.at(state.positions @ deformation, state.cell @ deformation)).energy
-            )
+            float(evaluate(potential, state.at(state.positions @ deformation, state.cell @ deformation)).energy)
         )
     # truncated potentials jump by up to 0.2 meV when a pair crosses the cutoff
     tolerance = 1e-4 if name == "shik" else 20.0
-    assert (energies[1] - energies[0]) / (2 * h) == pytest.approx(
-        float((result.virial * strain).sum()), abs=tolerance
-    )
+    assert (energies[1] - energies[0]) / (2 * h) == pytest.approx(float((result.virial * strain).sum()), abs=tolerance)
 
 
-@pytest.mark.parametrize(
-    "name, options", [("bks", {}), ("pmmcs", {}), ("bks", {"alpha": 0.25, "cutoff": 8.0})]
-)
+@pytest.mark.parametrize("name, options", [("bks", {}), ("pmmcs", {}), ("bks", {"alpha": 0.25, "cutoff": 8.0})])
 def test_shifted_changes_no_force_and_removes_the_jump(name, options):
     state = State.from_ase(quartz())
-    truncated, shifted = (
-        potentials.build(name, state.atomic_numbers, shifted=s, **options) for s in (False, True)
-    )
-    torch.testing.assert_close(
-        evaluate(shifted, state).forces, evaluate(truncated, state).forces, rtol=0, atol=1e-8
-    )
+    truncated, shifted = (potentials.build(name, state.atomic_numbers, shifted=s, **options) for s in (False, True))
+    torch.testing.assert_close(evaluate(shifted, state).forces, evaluate(truncated, state).forces, rtol=0, atol=1e-8)
     edge = torch.tensor([shifted.cutoff], dtype=torch.float64)
     assert all(abs(float(f(edge))) < 1e-15 for f in shifted.functions.values())
 

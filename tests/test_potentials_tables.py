@@ -13,9 +13,7 @@ COMPOSITIONS = {
     "liu2019": [14, 8, 8],
 }
 CASES = [
-    (name, pair)
-    for name, numbers in COMPOSITIONS.items()
-    for pair in sorted(potentials.build(name, numbers).functions)
+    (name, pair) for name, numbers in COMPOSITIONS.items() for pair in sorted(potentials.build(name, numbers).functions)
 ]
 
 
@@ -33,9 +31,7 @@ def through_the_kernel(potential, pair, r):
     numbers = torch.tensor(pair).repeat(n)
     cell = torch.zeros(3, 3, dtype=torch.float64)
     neighbors = rk.neighbor_list(positions, cell, False, potential.cutoff)
-    result = rk.pair.evaluate(
-        potential.table, positions, cell, numbers, neighbors, virial=False, per_atom_energy=True
-    )
+    result = rk.pair.evaluate(potential.table, positions, cell, numbers, neighbors, virial=False, per_atom_energy=True)
     return result.per_atom_energy.view(n, 2).sum(dim=1), result.forces[1::2, 0]
 
 

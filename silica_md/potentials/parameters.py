@@ -44,9 +44,7 @@ BKS = {
 }
 
 PMMCS = {
-    "citation": (
-        "A. Pedone, G. Malavasi, M. C. Menziani, A. N. Cormack, U. Segre, J. Phys. Chem. B 110 (2006) 11780"
-    ),
+    "citation": ("A. Pedone, G. Malavasi, M. C. Menziani, A. N. Cormack, U. Segre, J. Phys. Chem. B 110 (2006) 11780"),
     "charges": {"Si": 2.4, "Na": 0.6, "O": -1.2},
     # Morse bond and C/r¹²; cations see each other by their charge only
     "pairs": {

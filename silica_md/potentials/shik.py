@@ -32,8 +32,7 @@ def oxygen_charge(atomic_numbers) -> float:
     wanted = 2 * n_si + n_na / 2
     if abs(n_o - wanted) > STOICHIOMETRY_WITHIN * wanted:
         raise ValueError(
-            f"potential 'shik' describes SiO2 and Na2O–SiO2: "
-            f"Si{n_si} Na{n_na} needs about {wanted:g} O, got {n_o}"
+            f"potential 'shik' describes SiO2 and Na2O–SiO2: Si{n_si} Na{n_na} needs about {wanted:g} O, got {n_o}"
         )
     return -(SHIK["charges"]["Si"] * n_si + SHIK["charges"]["Na"] * n_na) / n_o
 
