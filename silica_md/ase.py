@@ -7,6 +7,7 @@ import torch
 from ase.calculators import calculator as ase_calculator
 
 import rsa_kernels as rk
+from rsa_kernels.errors import AtomsTooCloseError
 
 from . import potentials
 from .state import State
@@ -21,7 +22,8 @@ class Calculator(ase_calculator.Calculator):
         A name that `silica_md.potentials.build` knows, or a potential. By name, it is built for the
         composition of the atoms, and again when that changes.
     skin : float
-        Å by which the neighbour list reaches beyond the cutoff; it is rebuilt when motion has used that up.
+        Å by which the neighbour list reaches beyond the cutoff; it is rebuilt when motion has used that up. On a
+        GPU it is rebuilt at every call.
     device : str or torch.device
         Where it is evaluated.
     **options
@@ -51,7 +53,9 @@ class Calculator(ase_calculator.Calculator):
         if isinstance(potential, str):
             potentials.require_known(potential, options)
         self._given, self._options = potential, options
-        self._skin, self._device = float(skin), torch.device(device)
+        self._device = torch.device(device)
+        # On a GPU a list with a skin is checked one call late, too late for whoever moves atoms as they please.
+        self._skin = float(skin) if self._device.type == "cpu" else 0.0
         self.potential = None
         self.neighbors = None
 
@@ -69,6 +73,8 @@ class Calculator(ase_calculator.Calculator):
         result = self.potential.evaluate(
             state, self._neighbors_of(state), energy=True, virial=periodic, per_atom_energy=asked_per_atom
         )
+        if result.clearance is not None and not float(result.clearance) >= 0.0:
+            raise AtomsTooCloseError(f"two atoms are closer than potential '{self.potential.name}' is defined for")
         energy = float(result.energy)
         self.results = {"energy": energy, "free_energy": energy, "forces": result.forces.cpu().numpy()}
         if periodic and result.virial is not None:
