@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import torch
 from native_settings import ISAS, available_isas, isa
 
 from rsa_kernels import _native

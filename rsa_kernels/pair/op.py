@@ -143,9 +143,10 @@ def energy(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Te
     derivative D = −W from the same pass. Second derivatives use the written-out formula over explicit edges,
     28 bytes and some 20 temporaries a pair.
     """
-    return torch.zeros(neighbors.n_systems, dtype=positions.dtype, device=positions.device).index_add(
-        0, _system_of(neighbors.batch_ptr, positions), per_atom_energy(table, positions, cell, atomic_numbers, neighbors)
-    )
+    atoms = per_atom_energy(table, positions, cell, atomic_numbers, neighbors)
+    system = _system_of(neighbors.batch_ptr, positions)
+    total = torch.zeros(neighbors.n_systems, dtype=torch.float64, device=positions.device)
+    return total.index_add(0, system, atoms.to(torch.float64)).to(positions.dtype)
 
 
 def per_atom_energy(
