@@ -2,8 +2,9 @@
 
 Every few steps the barostat makes one move of its own: it strains cell, positions and (inversely)
 velocities at fixed scaled coordinates and momenta, by an overdamped Langevin step to the target pressure.
-The energy of the move is booked exactly from the forward and backward transition probabilities, so the
-conserved quantity shows the time-step error of thermostat and barostat together.
+The energy of a move is booked from its forward and backward transition probabilities, so that the conserved
+quantity is constant in the limit of short intervals. At a finite interval it also shows the error of the
+moves: their noise is random, so it wanders a little instead of swinging around a value.
 """
 
 from __future__ import annotations
@@ -181,7 +182,8 @@ class FlexibleRescaling(CellRescaling):
         forward = (strain - self._drift(pressure) * interval).square().sum()
         backward = (strain + self._drift(new_pressure) * interval).square().sum()
         old, new = self._diffusion(volume, thermal), self._diffusion(new_volume, thermal)
-        return (backward / new - forward / old) / (4.0 * interval) + 3.0 * torch.log(new_volume / volume)
+        # Six normal variates of variance D ∝ 1/V: their density carries D⁻³, so V³.
+        return (backward / new - forward / old) / (4.0 * interval) - 3.0 * torch.log(new_volume / volume)
 
 
 class ConstantPressure(Integrator):

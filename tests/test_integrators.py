@@ -191,6 +191,19 @@ def test_volume_of_an_ideal_gas_is_gamma_distributed(kind):
         assert shape == pytest.approx(1.0, abs=4 * math.sqrt(2 / 5 / effective) + 0.02)
 
 
+@pytest.mark.parametrize("kind", [IsotropicRescaling, FlexibleRescaling])
+def test_conserved_quantity_does_not_follow_the_volume(kind):
+    n_atoms, pressure, temperature = 20, 1e-4, 300.0
+    thermal = BOLTZMANN * temperature
+    state = gas(n_atoms, ((n_atoms + 1) * thermal / pressure) ** (1 / 3), temperature)
+    moves = kind(pressure, relaxation=2000.0, compressibility=1 / pressure, seed=8)
+    integrator = ConstantPressure(Langevin(10.0, temperature, 200.0, seed=2), moves, every=1)
+    observe = lambda s, e: [math.log(float(s.volume())), conserved(s, e, integrator) / thermal]  # noqa: E731
+    volume, energy = np.diff(run(state, ForceField(IdealGas(1.0)), integrator, 2000, observe=observe), axis=0).T
+    slope = (volume * energy).sum() / (volume**2).sum()
+    assert abs(slope) < 0.3, f"{slope} kT per ln V"
+
+
 @pytest.mark.parametrize("name", ["npt", "npt-flexible"])
 def test_pressure_reaches_its_target(name):
     target = 0.2 / EV_PER_A3_IN_GPA
