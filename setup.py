@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +17,16 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
-FLAGS = ["-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden", "-Wall"]
+FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-fPIC",
+    "-fopenmp",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wall",
+]
 # A file named *_<isa>.cpp is the same source compiled for one instruction set; the choice is made at run time.
 ISA_FLAGS = {
     "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
@@ -53,12 +63,21 @@ class BuildNative(build_ext):
         def compile_one(source):
             isa = source.stem.rsplit("_", 1)[-1]
             target = objects_dir / (source.stem + ".o")
-            command = [*compiler, *FLAGS, *ISA_FLAGS.get(isa, []), f"-I{ROOT / 'csrc'}", "-c", str(source), "-o", str(target)]
+            command = [
+                *compiler,
+                *FLAGS,
+                *ISA_FLAGS.get(isa, []),
+                f"-I{ROOT / 'csrc'}",
+                "-c",
+                str(source),
+                "-o",
+                str(target),
+            ]
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode != 0:
                 raise SystemExit(f"error: compiling {source.name} failed:\n{' '.join(command)}\n{done.stderr}")
             if done.stderr:
-                print(done.stderr)
+                sys.stderr.write(done.stderr)
             return str(target)
 
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -67,7 +86,9 @@ class BuildNative(build_ext):
         target.parent.mkdir(parents=True, exist_ok=True)
         # Linked under a temporary name and renamed: a running process keeps the library it has mapped.
         scratch = target.with_suffix(".so.new")
-        done = subprocess.run([*compiler, "-shared", "-fopenmp", *objects, "-o", str(scratch)], capture_output=True, text=True)
+        done = subprocess.run(
+            [*compiler, "-shared", "-fopenmp", *objects, "-o", str(scratch)], capture_output=True, text=True
+        )
         if done.returncode != 0:
             raise SystemExit(f"error: linking {target.name} failed:\n{done.stderr}")
         scratch.replace(target)

@@ -3,8 +3,8 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, pair, units
+from . import cells, errors, pair, random, units
 from .neighbors import NeighborList, neighbor_list
 
 __version__ = "0.1.0"
-__all__ = ["NeighborList", "cells", "errors", "neighbor_list", "pair", "units"]
+__all__ = ["NeighborList", "cells", "errors", "neighbor_list", "pair", "random", "units"]

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 
-def tensor(name: str, value, *, dtypes: tuple[torch.dtype, ...] | None = None, device: torch.device | None = None) -> Tensor:
+def tensor(
+    name: str, value, *, dtypes: tuple[torch.dtype, ...] | None = None, device: torch.device | None = None
+) -> Tensor:
     """Refuse anything but a tensor of the dtypes and device given."""
     if not isinstance(value, Tensor):
         raise TypeError(f"`{name}` must be a torch.Tensor, got {type(value).__name__}; torch.as_tensor converts")

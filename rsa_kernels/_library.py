@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ._nvtx import annotated
 from .errors import BackendUnavailableError, DerivativeNotProvidedError
 
 NAMESPACE = "rsa_kernels"
@@ -126,7 +127,7 @@ def _guarded(name: str, device: str, kernel: Kernel | None) -> Callable:
             ready = True
         return kernel.function(*args, **kwargs)
 
-    return call
+    return annotated(name)(call)
 
 
 def _refuse_derivative(name: str) -> Callable:

@@ -62,7 +62,9 @@ def bind(name: str, codes: str):
         try:
             function = getattr(library, name)
         except AttributeError:
-            raise NativeLibraryError(f"`{name}` is not in {LIBRARY_PATH.name}: built from other sources; {_MEND}") from None
+            raise NativeLibraryError(
+                f"`{name}` is not in {LIBRARY_PATH.name}: built from other sources; {_MEND}"
+            ) from None
         function.argtypes = [_CODES[code] for code in codes]
         function.restype = ctypes.c_int64
         return function

@@ -81,7 +81,9 @@ def complete(cells: Tensor, pbc: Tensor) -> Tensor:
     flatness = torch.linalg.det(cells).abs() / lengths.prod(dim=-1)
     if not bool((flatness > 1e-8).all()):
         worst = int(flatness.argmin())
-        raise ValueError(f"`cell` of system {worst} is singular: its vectors are linearly dependent, {cells[worst].tolist()}")
+        raise ValueError(
+            f"`cell` of system {worst} is singular: its vectors are linearly dependent, {cells[worst].tolist()}"
+        )
     return cells
 
 

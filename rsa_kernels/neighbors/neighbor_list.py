@@ -76,7 +76,8 @@ def neighbor_list(
     Examples
     --------
     >>> import torch, rsa_kernels as rk
-    >>> nl = rk.neighbor_list(torch.zeros(1, 3, dtype=torch.float64), 2.0 * torch.eye(3, dtype=torch.float64), True, 2.1)
+    >>> position, cell = torch.zeros(1, 3, dtype=torch.float64), 2.0 * torch.eye(3, dtype=torch.float64)
+    >>> nl = rk.neighbor_list(position, cell, True, 2.1)
     >>> nl.edge_index.shape
     torch.Size([2, 6])
     """
@@ -102,8 +103,8 @@ class NeighborList:
     row_ptr : Tensor
         (n_atoms + 1,) int64: pairs of atom i are ``row_ptr[i]:row_ptr[i + 1]``.
     rows, columns, owners, image_shifts : Tensor
-        The compact form kernels read. Entry e of ``owners`` (n_extended,) and ``image_shifts`` (n_extended, 3) is an atom
-        (the first n_atoms) or an image at ``positions[owners[e]] + image_shifts[e] @ cell``; row k belongs to atom
+        The compact form kernels read. Entry e of ``owners`` (n_extended,) and ``image_shifts`` (n_extended, 3) is an
+        atom (the first n_atoms) or an image at ``positions[owners[e]] + image_shifts[e] @ cell``; row k belongs to atom
         ``owners[k]`` and its neighbours are the entries ``columns[rows[k]:rows[k + 1]]``. Always a full list.
     reference_positions, reference_cell : Tensor
         Copies of what the list was last built from; building from them again gives the same list, bit for bit.
@@ -113,7 +114,9 @@ class NeighborList:
         How often `update` has rebuilt.
     """
 
-    def __init__(self, positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, batch_ptr: Tensor, half: bool, skin: float):
+    def __init__(
+        self, positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, batch_ptr: Tensor, half: bool, skin: float
+    ):
         self.pbc, self.cutoff, self.batch_ptr, self.half, self.skin = pbc, cutoff, batch_ptr, half, skin
         self.n_rebuilds = 0
         self._late: LateSkin | None = None
@@ -124,11 +127,19 @@ class NeighborList:
             self.reference_positions = positions.detach().to(torch.float64, copy=True).contiguous()
             self.reference_cell = cell.detach().to(torch.float64, copy=True).contiguous()
             self._reference_cells = self._completed(self.reference_cell)
+            self._complete = bool((self._reference_cells == self.reference_cell).all())
             self.rows, self.columns, self.owners, self.image_shifts = neighbor_rows(
                 self.reference_positions, self._reference_cells, self.pbc, self.batch_ptr, self.cutoff + self.skin
             )
         self._edges: tuple[Tensor, Tensor, Tensor] | None = None
         self._padded: Tensor | None = None
+
+    def _cells_now(self, cell: Tensor) -> Tensor:
+        """Cells to compare with the reference, without the checks of `_completed` where nothing is missing."""
+        if self._complete:
+            batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
+            return batched.contiguous()
+        return self._reference_cells if torch.equal(cell, self.reference_cell) else self._completed(cell)
 
     def _completed(self, cell: Tensor) -> Tensor:
         batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
@@ -201,7 +212,9 @@ class NeighborList:
             Since the list was built the atoms have moved too far for it to hold every pair within `cutoff`.
         """
         if _checks.positive("cutoff", cutoff, "Å") > self.cutoff:
-            raise ValueError(f"`cutoff` must be at most the list's own {self.cutoff} Å, got {cutoff}; build a longer list")
+            raise ValueError(
+                f"`cutoff` must be at most the list's own {self.cutoff} Å, got {cutoff}; build a longer list"
+            )
         positions = self.reference_positions if positions is None else positions
         cell = self.reference_cell if cell is None else cell
         used = self._used(positions, cell, float(cutoff))
@@ -221,9 +234,15 @@ class NeighborList:
         inner.__dict__.update(self.__dict__)
         inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
         inner._padded = inner._late = None
-        inner.reference_positions, inner.reference_cell, inner._reference_cells = positions.clone(), cell.clone(), completed
+        inner.reference_positions, inner.reference_cell, inner._reference_cells = (
+            positions.clone(),
+            cell.clone(),
+            completed,
+        )
         inner.columns = self.columns[keep]
-        kept = torch.zeros(self.n_atoms, dtype=torch.int64, device=positions.device).index_add_(0, row, keep.to(torch.int64))
+        kept = torch.zeros(self.n_atoms, dtype=torch.int64, device=positions.device).index_add_(
+            0, row, keep.to(torch.int64)
+        )
         inner.rows = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
         return inner
 
@@ -238,7 +257,7 @@ class NeighborList:
             positions.detach().to(torch.float64).contiguous(),
             self.reference_positions,
             self.batch_ptr,
-            self._reference_cells if torch.equal(cell, self.reference_cell) else self._completed(cell),
+            self._cells_now(cell),
             self._reference_cells,
             cutoff,
         )
@@ -277,7 +296,9 @@ class NeighborList:
             return self._update_late(positions, cell)
         used = self.used_skin(positions, cell)
         if math.isnan(used):
-            raise NonFiniteError("`positions` or `cell` holds NaN or infinite values; the neighbour list was not updated")
+            raise NonFiniteError(
+                "`positions` or `cell` holds NaN or infinite values; the neighbour list was not updated"
+            )
         if used <= self.skin and self.skin > 0.0:
             return False
         self._build(positions, cell)
@@ -332,6 +353,6 @@ class NeighborList:
 
     def __repr__(self) -> str:
         return (
-            f"NeighborList({self.n_atoms} atoms, {self.columns.numel()} neighbours, cutoff {self.cutoff} Å, skin {self.skin} Å,"
-            f" {self.owners.numel() - self.n_atoms} images)"
+            f"NeighborList({self.n_atoms} atoms, {self.columns.numel()} neighbours, cutoff {self.cutoff} Å,"
+            f" skin {self.skin} Å, {self.owners.numel() - self.n_atoms} images)"
         )

@@ -34,14 +34,16 @@ def _build_cpu(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor,
         ctypes.addressof(handle),
     )
     if status == -1:
-        raise NonFiniteError("`positions` holds NaN, infinite or absurdly large coordinates; the neighbour list cannot be built")
+        raise NonFiniteError(
+            "`positions` holds NaN, infinite or absurdly large coordinates; the neighbour list cannot be built"
+        )
     if status == -2:
         raise CapacityError(
             f"`cutoff` of {cutoff} Å reaches over more than 2³¹ periodic images of this cell; use a smaller cutoff"
         )
     if status == -3:
         raise CapacityError(
-            f"there is not enough memory for the images and pairs that a `cutoff` of {cutoff} Å reaches; use a smaller cutoff"
+            f"not enough memory for the images and pairs that a `cutoff` of {cutoff} Å reaches; use a smaller cutoff"
         )
     n_pairs, n_extended = sizes
     row_ptr = torch.empty(n_atoms + 1, dtype=torch.int64)

@@ -42,7 +42,5 @@ def pad_rows(rows: Tensor, columns: Tensor, fill: int) -> Tensor:
     for first in range(0, longest, step):
         place = start + slots[first : first + step, None]
         inside = place < end
-        matrix[first : first + step, :n_rows] = torch.where(
-            inside, columns[place.masked_fill(~inside, 0)], fill
-        )
+        matrix[first : first + step, :n_rows] = torch.where(inside, columns[place.masked_fill(~inside, 0)], fill)
     return matrix

@@ -21,7 +21,7 @@ def per_atom_energy(
     neighbors,
     cutoff: float,
 ) -> Tensor:
-    """E_i = ½ Σ_j φ(r_ij) for r_ij < cutoff, (n_atoms,) eV, of analytic functions; differentiable any number of times."""
+    """E_i = ½ Σ_j φ(r_ij) for r_ij < cutoff, (n_atoms,) eV, of analytic functions; differentiable without end."""
     r = neighbors.distances(positions, cell)
     i, j = neighbors.edge_index
     energy = torch.zeros_like(r)
@@ -37,7 +37,9 @@ def per_atom_energy(
 def table_per_atom_energy(table: PairTable, positions: Tensor, cell: Tensor, species: Tensor, neighbors) -> Tensor:
     """Evaluate the same sum from a table's records: what the kernels compute, with derivatives of any order."""
     i, j = neighbors.edge_index
-    return table_energy_of_edges(table, neighbors.vectors(positions, cell), species[i], species[j], i, positions.shape[0])
+    return table_energy_of_edges(
+        table, neighbors.vectors(positions, cell), species[i], species[j], i, positions.shape[0]
+    )
 
 
 def table_energy_of_edges(

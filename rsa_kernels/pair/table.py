@@ -35,8 +35,8 @@ class PairTable:
 
     The range from r_min to the cutoff is cut into 16 blocks of equal width; block b is cut into as many equal
     intervals as the tolerance needs there (many in the repulsive core and where a function is switched off, few
-    between). With u = 16 (r − r_min)/(cutoff − r_min), b = ⌊u⌋ and v = first_b + (u − b) count_b, the interval is ⌊v⌋ and
-    t = v − ⌊v⌋ in [0, 1):
+    between). With u = 16 (r − r_min)/(cutoff − r_min), b = ⌊u⌋ and v = first_b + (u − b) count_b, the interval is
+    ⌊v⌋ and t = v − ⌊v⌋ in [0, 1):
 
     E(t) = c₀ + d₁ t + d₂/2 t² + d₃/3 t³ + d₄/4 t⁴ + d₅/5 t⁵ ,   dE/dt = d₁ + d₂ t + d₃ t² + d₄ t³ + d₅ t⁴.
 
@@ -78,7 +78,9 @@ class PairTable:
     def to(self, device) -> PairTable:
         """Return the same table on another device."""
         device = torch.device(device)
-        moved = {name: getattr(self, name).to(device) for name in ("coefficients", "blocks", "pair_index", "species_of")}
+        moved = {
+            name: getattr(self, name).to(device) for name in ("coefficients", "blocks", "pair_index", "species_of")
+        }
         return replace(self, **moved)
 
     def species(self, atomic_numbers: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ class PairTable:
         pairs = _collect(numbers, functions)
         distinct = list(dict.fromkeys(pairs.values()))
         edges = torch.linspace(r_min, cutoff, BLOCKS + 1, dtype=torch.float64).tolist()
-        # The value at the cutoff is the limit from inside: a function written as "0 beyond" must not leak into the table.
+        # The value at the cutoff is the limit from inside: what is written as "0 beyond" must not leak in.
         edges[-1] = math.nextafter(cutoff, 0.0)
         counts = [1] * BLOCKS
         for function in distinct:
@@ -180,7 +182,9 @@ def derivatives(function: PairFunction, r: Tensor) -> tuple[Tensor, Tensor, Tens
         r = r.detach().requires_grad_()
         value = function(r)
         if not isinstance(value, Tensor) or value.shape != r.shape or value.dtype != torch.float64:
-            raise ValueError("a pair function must map a float64 tensor of distances to a float64 tensor of the same shape")
+            raise ValueError(
+                "a pair function must map a float64 tensor of distances to a float64 tensor of the same shape"
+            )
         first = torch.zeros_like(r)
         second = torch.zeros_like(r)
         if value.requires_grad:
@@ -193,7 +197,9 @@ def derivatives(function: PairFunction, r: Tensor) -> tuple[Tensor, Tensor, Tens
 def _tabulate(function: PairFunction | None, edges: Sequence[float], counts: Sequence[int]) -> Tensor:
     """Records (n_intervals + 1, 8) of one function over all blocks, the last one zero."""
     blocks = [
-        _hermite(function, low, high, count) if function is not None else torch.zeros((count, RECORD), dtype=torch.float64)
+        _hermite(function, low, high, count)
+        if function is not None
+        else torch.zeros((count, RECORD), dtype=torch.float64)
         for (low, high), count in zip(pairwise(edges), counts, strict=True)
     ]
     return torch.cat([*blocks, torch.zeros((1, RECORD), dtype=torch.float64)])
@@ -218,7 +224,9 @@ def _hermite(function: PairFunction, low: float, high: float, n_intervals: int) 
     return records
 
 
-def _intervals_needed(function: PairFunction, name: str, low: float, high: float, tolerance: float, n_intervals: int) -> int:
+def _intervals_needed(
+    function: PairFunction, name: str, low: float, high: float, tolerance: float, n_intervals: int
+) -> int:
     """Fewest intervals, from `n_intervals` up in steps of a fifth, that meet the tolerance in one block."""
     while True:
         n_probes = max(len(_PROBES), MIN_PROBES_IN_BLOCK // n_intervals)
@@ -237,15 +245,17 @@ def _intervals_needed(function: PairFunction, name: str, low: float, high: float
         )
         if not bool(torch.isfinite(error).all()):
             where = float(r[~torch.isfinite(error)][0])
-            raise ValueError(f"the pair function of {name} is not finite near r = {where:.4f} Å; raise `r_min` or mend it")
+            raise ValueError(
+                f"the pair function of {name} is not finite near r = {where:.4f} Å; raise `r_min` or mend it"
+            )
         worst = float(error.max())
         if _SAFETY * worst <= tolerance:
             return n_intervals
         if n_intervals > MAX_INTERVALS_IN_BLOCK:
             raise ValueError(
                 f"the pair function of {name} cannot be interpolated to {tolerance:g}: error {worst:.2g} at"
-                f" r = {float(r.flatten()[error.argmax()]):.4f} Å. It needs two continuous derivatives between `r_min` and"
-                " `cutoff`; give parts with different cutoffs tables of their own"
+                f" r = {float(r.flatten()[error.argmax()]):.4f} Å. It needs two continuous derivatives between"
+                " `r_min` and `cutoff`; give parts with different cutoffs tables of their own"
             )
         n_intervals = max(n_intervals + 1, int(n_intervals * 1.2))
 
