@@ -97,7 +97,10 @@ def _double(tensor: Tensor) -> Tensor:
 
 def _symmetric(virials: Tensor) -> Tensor:
     """(n, 6) in the order xx yy zz yz xz xy to (n, 3, 3)."""
-    return virials[:, [0, 5, 4, 5, 1, 3, 4, 3, 2]].reshape(-1, 3, 3)
+    if virials.shape[0] == 0:
+        return virials.new_empty((0, 3, 3))
+    xx, yy, zz, yz, xz, xy = virials.unbind(1)
+    return torch.stack((xx, xy, xz, xy, yy, yz, xz, yz, zz), dim=1).reshape(-1, 3, 3)
 
 
 def evaluate_cpu(
