@@ -52,7 +52,7 @@ class Config:
     segment : tuple of Segment
         The schedule; empty for the default protocol.
     frame_ps : float
-        Time between frames of the trajectory.
+        Time between frames of the trajectory; the end of a segment always gives one.
     log_every : int
         Steps between rows of the log.
     skin : float

@@ -124,7 +124,7 @@ def follow(
             evaluation = integrator.step(state, field, energy=logged, virial=logged)
             if logged:
                 recorder.row(state, stage, integrator, evaluation)
-            if (step - stage.first_step) % frame_every == 0:
+            if (step - stage.first_step) % frame_every == 0 or step == stage.last_step:
                 recorder.frame(state, stage)
             if stop.requested or step == schedule.steps or (logged and time.monotonic() > next_checkpoint):
                 recorder.checkpoint(state, field, integrator)

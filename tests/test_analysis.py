@@ -162,6 +162,9 @@ def test_reads_trajectories_and_slices(tmp_path):
     assert len(read_frames(tmp_path / "run.xyz")) == 4
     assert len(read_frames(tmp_path / "run.xyz", index="-2:")) == 2
     np.testing.assert_allclose(read_frames(tmp_path / "run.xyz", index=1)[0].positions, frames[1].positions, atol=1e-7)
+    for index, number in ((0, 0), ("0", 0), (-1, 3), ("-1", 3), ("2", 2)):
+        (one,) = read_frames(tmp_path / "run.xyz", index=index)
+        np.testing.assert_allclose(one.positions, frames[number].positions, atol=1e-7)
     ase.io.write(tmp_path / "one.cif", frames[0])
     assert len(read_frames(tmp_path / "one.cif")) == 1
 
@@ -174,10 +177,24 @@ def test_run_folder_gives_the_frames_of_the_last_segment(tmp_path):
     ase.io.write(tmp_path / "final.xyz", frames[-1])
     assert [atoms.info["segment"] for atoms in read_frames(tmp_path)] == ["hold", "hold"]
     assert len(read_frames(tmp_path, segment="quench")) == 2
-    with pytest.raises(ValueError, match=r"`segment` 'holt' is not in .*hold"):
+    with pytest.raises(ValueError, match=r"no frames of `segment` 'holt' .*'melt', 'quench', 'hold'"):
         read_frames(tmp_path, segment="holt")
     (tmp_path / "trajectory.xyz").unlink()
     assert len(read_frames(tmp_path)) == 1
+
+
+def test_run_that_did_not_reach_its_last_segment_is_not_judged_by_another(tmp_path):
+    frames = [glassy(seed=seed) for seed in range(2)]
+    for atoms, segment in zip(frames, ["melt", "quench"], strict=True):
+        atoms.info["segment"] = segment
+    ase.io.write(tmp_path / "trajectory.xyz", frames)
+    (tmp_path / "config.json").write_text('{"schedule": [{"name": "melt"}, {"name": "quench"}, {"name": "hold"}]}')
+    with pytest.raises(ValueError, match=r"no frames of `segment` 'hold' .*'melt', 'quench'; finish the run"):
+        read_frames(tmp_path)
+    assert len(read_frames(tmp_path, segment="quench")) == 1
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"config\.json is damaged"):
+        read_frames(tmp_path)
 
 
 def test_files_that_cannot_be_read_are_named(tmp_path):
@@ -196,6 +213,8 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         read_frames(tmp_path / "good.xyz", index="first")
     with pytest.raises(ValueError, match="selects none"):
         read_frames(tmp_path / "good.xyz", index="5:")
+    with pytest.raises(ValueError, match="selects none"):
+        read_frames(tmp_path / "good.xyz", index="-2")
 
 
 def test_lammps_types_need_names(tmp_path):

@@ -62,6 +62,16 @@ def test_run_leaves_what_it_promises(tmp_path):
     assert saved.header["step"] == 400
 
 
+def test_every_segment_ends_with_a_frame(tmp_path):
+    folder, _, _ = execute(tmp_path / "run", frame_ps=0.15)
+    frames = ase.io.read(folder.path / "trajectory.xyz", index=":")
+    assert [(atoms.info["step"], atoms.info["segment"]) for atoms in frames] == [
+        (0, "melt"), (150, "melt"), (200, "melt"), (350, "cool"), (400, "cool")
+    ]  # fmt: skip
+    saved = checkpoint.load(checkpoint.newest(folder.checkpoints))
+    np.testing.assert_allclose(frames[-1].positions, saved.arrays["state_positions"], atol=1e-7)
+
+
 def test_same_seed_same_bits_other_seed_other_glass(tmp_path):
     final = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import ase.io
@@ -28,10 +29,12 @@ def read_frames(
         A structure or trajectory in any format ASE reads, or the folder of a run (its ``trajectory.xyz``, or
         ``final.xyz`` where there is no trajectory).
     index : str or int
-        ASE's slice, e.g. ``":"`` (all), ``-1`` (last), ``"-20:"`` (last twenty); taken after `segment`.
+        One frame, e.g. ``0`` (first) or ``-1`` (last), or a slice as ASE writes it, e.g. ``":"`` (all) or
+        ``"-20:"`` (last twenty); taken after `segment`.
     segment : str, optional
         Part of the schedule to take from a trajectory whose frames say which they belong to. By default the
-        last one: in a quench, the hold at 300 K.
+        last one of the schedule (in a quench, the hold at 300 K) for the folder of a run, that of the last
+        frame for a file.
     elements : list of str, optional
         Elements of atom types 1, 2, …, for LAMMPS files that name none.
 
@@ -45,15 +48,17 @@ def read_frames(
     FileNotFoundError
         There is nothing at `path`, or no trajectory in the folder.
     ValueError
-        ASE cannot read the file, the segment is not in it, or the frames cannot be analysed.
+        ASE cannot read the file, the segment is not in it (that of a run which has not come so far, say), or
+        the frames cannot be analysed.
     """
     path = Path(path)
     source = _structure_file(path) if path.is_dir() else path
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist; give a structure, a trajectory or the folder of a run")
-    frames = _read(source)
-    frames = _of_segment(frames, segment, source)
-    chosen = frames[_as_slice(index)]
+    if segment is None and source.name != "final.xyz":
+        segment = _last_segment(path)
+    frames = _of_segment(_read(source), segment, source)
+    chosen = _chosen(frames, index)
     if not chosen:
         raise ValueError(f"`index` {index!r} selects none of the {len(frames)} frames in {source}")
     for atoms in chosen:
@@ -109,6 +114,17 @@ def _structure_file(folder):
     raise FileNotFoundError(f"{folder} holds no trajectory.xyz, trajectory.nc or final.xyz; is it the folder of a run?")
 
 
+def _last_segment(folder):
+    """Name of the segment a run ends with; None where there is no run."""
+    config = folder / "config.json"
+    if not config.is_file():
+        return None
+    try:
+        return json.loads(config.read_text(encoding="utf-8"))["schedule"][-1]["name"]
+    except (ValueError, LookupError, TypeError) as error:
+        raise ValueError(f"{config} is damaged ({error}); analyse {folder / 'final.xyz'} by itself") from error
+
+
 def _read(source):
     try:
         frames = ase.io.read(source, index=":")
@@ -124,18 +140,21 @@ def _of_segment(frames, segment, source):
     if segment is None:
         segment = names[-1]
     elif segment not in names:
-        known = sorted({str(name) for name in names if name is not None}) or "none"
-        raise ValueError(f"`segment` {segment!r} is not in {source}; there are {known}")
+        known = ", ".join(repr(str(name)) for name in dict.fromkeys(names) if name is not None) or "none"
+        raise ValueError(
+            f"there are no frames of `segment` {segment!r} in {source}, only of: {known}; finish the run, or choose one"
+        )
     return [atoms for atoms, name in zip(frames, names, strict=True) if name == segment]
 
 
-def _as_slice(index):
-    if isinstance(index, int):
-        return slice(index, index + 1 or None)
+def _chosen(frames, index):
     try:
-        return slice(*(int(part) if part.strip() else None for part in index.split(":")))
-    except ValueError:
+        parts = [int(part) if part.strip() else None for part in str(index).split(":")]
+        return frames[slice(*parts)] if len(parts) > 1 else [frames[parts[0]]]
+    except (TypeError, ValueError):
         raise ValueError(f"`index` must be a number or a slice such as ':' or '-20:', got {index!r}") from None
+    except IndexError:
+        return []
 
 
 def _name_elements(atoms, elements, source):
