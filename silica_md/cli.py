@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from rsa_kernels.errors import RsaKernelsError
 
@@ -36,6 +37,8 @@ _QUENCH_FLAGS = (
     ("--device", "device", str, "auto, cpu or cuda (default auto)"),
     ("--threads", "threads", int, "CPU threads (default: all cores)"),
 )
+_ANALYZE = {"segment": None, "index": ":", "q_max": 25.0, "elements": None}
+"""What decides an analysis, and what is usual: only the usual one is the run's own report."""
 _MAY_CHANGE = ("device", "threads")
 """Keys that a resumed run may set anew: they decide how fast it is, not what comes out."""
 
@@ -121,8 +124,8 @@ def analyse(options: argparse.Namespace) -> int:
     path = Path(options.path)
     elements = options.elements.split(",") if options.elements else None
     frames = read_frames(path, index=options.index, segment=options.segment, elements=elements)
-    out = Path(options.out) if options.out else (path if path.is_dir() else Path(f"{path.stem}-report"))
-    if out != path and out.exists() and any(out.iterdir()):
+    out, mine = _report_folder(path, options)
+    if not mine and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and is not overwritten; choose another --out")
     analysis = analyze(frames, q_max=options.q_max)
     report = write_report(out, analysis, structure=frames[-1])
@@ -131,6 +134,19 @@ def analyse(options: argparse.Namespace) -> int:
     print_summary(analysis.summary_rows())
     sys.stderr.write(f"{len(frames)} frames; {report} written\n")
     return 0
+
+
+def _report_folder(path: Path, options: argparse.Namespace) -> tuple[Path, bool]:
+    """Where a report goes, and whether it may replace one: only the same analysis of the same run."""
+    given = {key: getattr(options, key) for key, standard in _ANALYZE.items() if getattr(options, key) != standard}
+    if options.out:
+        out = Path(options.out)
+        return out, not given and path.is_dir() and out.resolve() == path.resolve()
+    if not path.is_dir():
+        return Path(f"{path.stem}-report"), False
+    # Quoted, so that other options give another name, and no name leads elsewhere.
+    parts = [f"{key}-{quote(str(value).replace(':', 'to'), safe='')}" for key, value in given.items()]
+    return (path / "-".join(["analysis", *parts]) if parts else path), True
 
 
 def doctor(_options: argparse.Namespace) -> int:
@@ -164,12 +180,12 @@ def _parser() -> argparse.ArgumentParser:
 
     two = commands.add_parser("analyze", parents=[common], allow_abbrev=False, help="judge a structure or a run")
     two.add_argument("path", metavar="FILE|RUN", help="anything ASE reads, or the folder of a run")
-    two.add_argument("--out", help="folder of the report (default: the run's, or FILE-report)")
-    two.add_argument("--q-max", type=float, default=25.0, help="end of S(Q), 1/angstrom (default 25)")
-    two.add_argument("--index", default=":", help="frames to average, as ASE counts them (default ':', all)")
+    two.add_argument("--out", help="folder of the report (default: RUN, RUN/analysis-OPTIONS or FILE-report)")
+    two.add_argument("--q-max", type=float, help="end of S(Q), 1/angstrom (default %(default)g)")
+    two.add_argument("--index", help="frames to average: 0, -1 or a slice such as --index=-20: (default all)")
     two.add_argument("--segment", help="part of the schedule to average (default: the last)")
     two.add_argument("--elements", help="elements of atom types 1, 2, ... of a LAMMPS file, such as Si,O")
-    two.set_defaults(command=analyse, flags=_flags(two))
+    two.set_defaults(command=analyse, flags=_flags(two), **_ANALYZE)
 
     three = commands.add_parser("doctor", parents=[common], allow_abbrev=False, help="versions, threads, GPU, kernels")
     three.set_defaults(command=doctor, flags=_flags(three))

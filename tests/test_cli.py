@@ -81,6 +81,22 @@ def test_one_command_makes_and_judges_a_glass(short, capsys):
     assert "1 frames" in capsys.readouterr().err
     assert "not empty" in failing(capsys, "analyze", "glass/final.xyz", "--out", "again")
 
+    # The run's own report is that of its last segment; another analysis goes elsewhere.
+    own = (short / "glass" / "summary.json").read_bytes()
+    for options, name, count in (
+        (["--segment", "melt"], "analysis-segment-melt", 6),
+        (["--index", "-1"], "analysis-index--1", 1),
+        (["--index", "0"], "analysis-index-0", 1),
+        (["--index=-2:", "--q-max", "10"], "analysis-index--2to-q_max-10.0", 2),
+    ):
+        assert main(["analyze", "glass", *options]) == 0
+        said = capsys.readouterr().err
+        assert f"{count} frames; glass/{name}/report.html written" in said
+        assert "not empty" in failing(capsys, "analyze", "glass", *options, "--out", "glass")
+    assert (short / "glass" / "summary.json").read_bytes() == own
+    assert main(["analyze", "glass"]) == 0
+    assert "5 frames; glass/report.html written" in capsys.readouterr().err
+
 
 def test_sodium_silicate(short, capsys):
     assert main(["quench", "--config", "short.toml", "--out", "soda", "--na2o", "0.2", "--threads", "1"]) == 0
