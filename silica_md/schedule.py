@@ -12,9 +12,11 @@ from .barostat import ConstantPressure, FlexibleRescaling, IsotropicRescaling
 from .errors import ConfigError
 from .integrators import Integrator, Langevin, NoseHoover, VelocityVerlet
 from .state import Reduction, one_owner
+from .trajectory import check_segment_name
 
 ENSEMBLES = ("nve", "nvt", "npt", "npt-flexible")
 THERMOSTATS = ("langevin", "nose-hoover")
+_NOT_TEXT = {"t", "f", "true", "false", "nan", "inf", "infinity"}  # what extended XYZ reads as another type
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,9 @@ class Segment:
     Attributes
     ----------
     name : str
-        Stands in the log and the trajectory.
+        Stands in the log and the trajectory: at most 64 printable ASCII characters without quotes or
+        backslash, beginning with a letter, and not "T" or "F", which readers take for something else than text.
+        No two segments of a schedule have the same.
     temperature_K : float, optional
         Constant target. Give this or `ramp_to_K`; with "nve" it is ignored and may be left out.
     ramp_to_K : float, optional
@@ -66,6 +70,12 @@ class Segment:
         def refuse(text):
             raise ConfigError(f"segment '{self.name}': {text}")
 
+        try:
+            check_segment_name(self.name)
+        except ValueError as error:
+            refuse(str(error).replace("`segment`", "`name`"))
+        if not self.name[:1].isalpha() or self.name.strip() != self.name or set(self.name.lower().split()) <= _NOT_TEXT:
+            refuse("`name` must be a word that begins with a letter and reads as text, such as melt")
         if self.ensemble not in ENSEMBLES:
             refuse(f"`ensemble` must be one of {', '.join(ENSEMBLES)}, got '{self.ensemble}'")
         if self.thermostat not in THERMOSTATS:
@@ -161,12 +171,15 @@ class Schedule:
     Raises
     ------
     ConfigError
-        There is no segment, or the first one is a ramp, which has nothing to begin from.
+        There is no segment, two have the same name, or the first one is a ramp, which has nothing to begin from.
     """
 
     def __init__(self, segments: Sequence[Segment], timestep_fs: float):
         if not segments:
             raise ConfigError("a run needs at least one segment")
+        names = [segment.name for segment in segments]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"two segments have the `name` '{twice}'; give every segment a name of its own")
         self.stages: list[Stage] = []
         step, temperature = 0, None
         for segment in segments:

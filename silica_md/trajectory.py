@@ -12,7 +12,22 @@ from silica_md import netcdf
 from silica_md.files import AppendFile, replace_file
 from silica_md.state import State
 
-__all__ = ["TrajectoryWriter", "write_structure"]
+__all__ = ["TrajectoryWriter", "check_segment_name", "write_structure"]
+
+
+def check_segment_name(segment: str) -> None:
+    """Refuse a segment's name that a trajectory cannot hold.
+
+    Raises
+    ------
+    ValueError
+        It is no printable ASCII without quotes or backslash, or longer than 64 characters.
+    """
+    plain = segment.isascii() and segment.isprintable() and not set(segment) & set("\"'\\")
+    if len(segment) > 64 or not plain:
+        raise ValueError(
+            f"`segment` must be at most 64 printable ASCII characters without quotes or backslash, got {segment!r}"
+        )
 
 
 class TrajectoryWriter:
@@ -82,11 +97,7 @@ class TrajectoryWriter:
         OSError
             The disk is full, for instance; the file still ends with its last complete frame.
         """
-        plain = segment.isascii() and segment.isprintable() and not set(segment) & set("\"'\\")
-        if len(segment) > 64 or not plain:
-            raise ValueError(
-                f"`segment` must be at most 64 printable ASCII characters without quotes or backslash, got {segment!r}"
-            )
+        check_segment_name(segment)
         data, mark = self._format.encode(_Frame(state, segment), self._file.size, self._frames)
         self._file.append(data, mark)
         self._frames += 1

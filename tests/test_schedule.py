@@ -1,5 +1,6 @@
 """Segments laid end to end, configurations, and what is refused in them."""
 
+import ase.io
 import pytest
 
 from silica_md import config
@@ -7,7 +8,8 @@ from silica_md.barostat import ConstantPressure, FlexibleRescaling
 from silica_md.errors import ConfigError
 from silica_md.integrators import NoseHoover, VelocityVerlet
 from silica_md.schedule import Schedule, Segment
-from silica_md.start import composition, measured_density
+from silica_md.start import composition, measured_density, random_start
+from silica_md.trajectory import TrajectoryWriter
 
 
 def test_ramp_goes_from_the_segment_before():
@@ -62,6 +64,27 @@ def test_segment_makes_its_integrator():
 def test_contradictions_in_a_segment_are_refused(keys, message):
     with pytest.raises(ConfigError, match=f"segment 'x'.*{message}"):
         Segment("x", **keys)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "glühen", "a\nb", 'a"b', "it's", "a\\b", "300", "T", "T F", "nan", " a", "é"])
+def test_names_that_a_trajectory_cannot_hold_are_refused(name):
+    with pytest.raises(ConfigError, match="`name` must be"):
+        Segment(name, temperature_K=300, duration_ps=1)
+
+
+@pytest.mark.parametrize("name", ["x" * 64, "hold at 300 K", "quench/1", "a=b"])
+def test_names_come_back_from_a_trajectory(name, tmp_path):
+    Segment(name, temperature_K=300, duration_ps=1)
+    writer = TrajectoryWriter(tmp_path / "one.xyz")
+    writer.write(random_start(24, 0.0, 2.0, seed=1), name)
+    writer.close()
+    assert ase.io.read(tmp_path / "one.xyz").info["segment"] == name
+
+
+def test_no_name_stands_twice():
+    hold = Segment("hold", temperature_K=300, duration_ps=1)
+    with pytest.raises(ConfigError, match="two segments have the `name` 'hold'"):
+        Schedule([hold, hold], 1.0)
 
 
 def test_first_ramp_and_empty_schedule_are_refused():
