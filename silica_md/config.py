@@ -31,7 +31,8 @@ class Config:
     na2o : float
         Mole fraction x of Na2O in x Na2O · (1 − x) SiO2.
     start : str
-        A structure file to begin with instead of random positions; "" for random.
+        A structure file to begin with instead of random positions; "" for random. It decides composition and
+        density: `atoms`, `na2o` and `density_g_cm3` do not go with it.
     density_g_cm3 : float, optional
         Of the random start; default: the measured density of the glass.
     potential : str
@@ -46,7 +47,8 @@ class Config:
         The default protocol: melt, equilibrate, quench, relax and hold. Not used where segments are given.
     ensemble : str
         Of the default protocol from the quench on: "npt", or "nvt" to keep the density of the start. By
-        default "npt" for silica and "nvt", at the measured density, for sodium silicates.
+        default "npt" for silica and "nvt", at the measured density, for sodium silicates; it has to be given
+        where `start` holds sodium.
     pressure_GPa : float
         Of the default protocol where it is "npt".
     segment : tuple of Segment
@@ -75,8 +77,8 @@ class Config:
     timestep_fs: float = 1.0
     melt_K: float = 4000.0
     melt_ps: float = 10.0
-    equilibrate_K: float = 3600.0
-    equilibrate_ps: float = 10.0
+    equilibrate_K: float = 3000.0
+    equilibrate_ps: float = 60.0
     rate_K_per_ps: float = 40.0
     final_K: float = 300.0
     hold_ps: float = 10.0
@@ -111,6 +113,9 @@ class Config:
             refuse(f"`ensemble` must be nvt or npt, got '{self.ensemble}'")
         if self.device not in ("auto", "cpu", "cuda"):
             refuse(f"`device` must be auto, cpu or cuda, got '{self.device}'")
+        ignored = [name for name in _RANDOM_START if getattr(self, name) != _default(name)]
+        if self.start and ignored:
+            refuse(f"`{ignored[0]}` is of a random start, but `start` names a structure; leave one of them out")
         touched = [name for name in _PROTOCOL if getattr(self, name) != _default(name)]
         if self.segment and touched:
             refuse(f"`{touched[0]}` is of the default protocol, but segments are listed here; set it in them")
@@ -126,6 +131,7 @@ class Config:
         return plain
 
 
+_RANDOM_START = ("atoms", "na2o", "density_g_cm3")
 _PROTOCOL = (
     "melt_K", "melt_ps", "equilibrate_K", "equilibrate_ps", "rate_K_per_ps", "final_K", "hold_ps", "ensemble",
     "pressure_GPa",
@@ -140,18 +146,21 @@ def _default(name: str):
 
 
 def default_segments(config: Config) -> tuple[Segment, ...]:
-    """Melt and equilibrate at the volume of the start; quench, relax and hold in the ensemble chosen.
+    """Melt at the volume of the start; equilibrate, quench, relax and hold in the ensemble chosen.
 
+    The melt forgets the start within picoseconds. Equilibrating where the liquid still relaxes in the time there
+    is, 3000 K, costs little and makes a better network than to cool at once: R_χ of S(Q) 0.075 instead of 0.093.
     The last segment is what the analysis averages over.
     """
     ensemble = config.ensemble or ("nvt" if config.na2o > 0.0 else "npt")
     free = {"ensemble": ensemble, "pressure_GPa": config.pressure_GPa}
+    final = {"temperature_K": config.final_K, **free}
     return (
         Segment("melt", temperature_K=config.melt_K, duration_ps=config.melt_ps, relaxation_fs=100.0),
-        Segment("equilibrate", temperature_K=config.equilibrate_K, duration_ps=config.equilibrate_ps),
+        Segment("equilibrate", temperature_K=config.equilibrate_K, duration_ps=config.equilibrate_ps, **free),
         Segment("quench", ramp_to_K=config.final_K, rate_K_per_ps=config.rate_K_per_ps, **free),
-        Segment("relax", temperature_K=config.final_K, duration_ps=0.5 * config.hold_ps, **free),
-        Segment("hold", temperature_K=config.final_K, duration_ps=config.hold_ps, frame_ps=0.5, **free),
+        Segment("relax", duration_ps=0.5 * config.hold_ps, **final),
+        Segment("hold", duration_ps=config.hold_ps, frame_ps=0.5, **final),
     )
 
 
