@@ -19,7 +19,7 @@ from rsa_kernels.errors import BackendUnavailableError, RsaKernelsError
 
 from . import checkpoint, potentials, start
 from .config import Config
-from .errors import RunAborted
+from .errors import ConfigError, RunAborted
 from .folder import RunFolder
 from .forcefield import ForceField
 from .record import Recorder
@@ -27,6 +27,8 @@ from .schedule import Schedule
 from .state import State
 from .trajectory import write_structure
 from .watch import UnsoundError
+
+SODIUM = 11
 
 
 def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: bool = False) -> bool:
@@ -85,7 +87,7 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
             if done:
                 write_structure(folder.final, state)
             return done
-        except (RsaKernelsError, UnsoundError) as error:
+        except (RsaKernelsError, UnsoundError, ValueError) as error:
             raise aborted(folder, state, str(error)) from error
         except OSError as error:
             raise aborted(folder, state, f"a file cannot be written: {error.strerror or error}") from error
@@ -108,11 +110,15 @@ def follow(
     next_checkpoint = time.monotonic() + config.checkpoint_seconds
     for stage in schedule.remaining(state.step):
         integrator = stage.integrator(config.timestep_fs, config.seed)
+        removed = 0.0
+        if state.step == stage.first_step and integrator.momentum_conserved:
+            removed = float(state.remove_momentum())  # it would stay, and count as heat
         if memory is None and state.step == 0:
+            removed = 0.0
             recorder.row(state, stage, integrator, field.evaluate(state, energy=True, virial=True))
             recorder.frame(state, stage)
         if state.step == stage.first_step:
-            recorder.enter(state, integrator)
+            recorder.enter(state, integrator, removed)
         else:
             integrator.load_state_dict(memory)
         frame_every = max(1, round(1000.0 * (stage.segment.frame_ps or config.frame_ps) / config.timestep_fs))
@@ -138,6 +144,11 @@ def first_state(config: Config, schedule: Schedule, device: torch.device) -> Sta
     """Atoms at random, or those of a file; velocities of the first temperature unless the file has some."""
     if config.start:
         state = start.structure_start(config.start, device)
+        if not config.segment and not config.ensemble and bool((state.atomic_numbers == SODIUM).any()):
+            raise ConfigError(
+                f"{config.start} holds sodium: say whether it keeps its density (--ensemble nvt, usual for sodium "
+                "silicates) or not (--ensemble npt)"
+            )
     else:
         density = config.density_g_cm3 or start.measured_density(config.na2o)
         state = start.random_start(config.atoms, config.na2o, density, config.seed, device)

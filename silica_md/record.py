@@ -48,8 +48,12 @@ class Recorder:
         for trajectory in self._trajectories:
             trajectory.truncate({"bytes": 0, "frames": 0})
 
-    def enter(self, state: State, integrator: Integrator) -> None:
-        """Begin a segment: its baths are empty, the conserved quantity goes on from where it was."""
+    def enter(self, state: State, integrator: Integrator, removed: float = 0.0) -> None:
+        """Begin a segment: its baths are empty, the conserved quantity goes on from where it was.
+
+        `removed` is the kinetic energy (eV) that was taken from the atoms since the last row.
+        """
+        self._mechanical -= removed
         self._offset = self._conserved - self._mechanical - integrator.reservoir(state)
         temperature = float(state.temperature(integrator.degrees_of_freedom(state)))
         self.watch.begin(self._conserved / state.n_atoms, state.time / 1000.0, temperature)

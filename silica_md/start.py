@@ -104,16 +104,22 @@ def structure_start(path: str | Path, device: torch.device | str = "cpu") -> Sta
     Raises
     ------
     ConfigError
-        The file cannot be read, or holds no periodic cell.
+        The file cannot be read, holds no right-handed periodic cell, or something in it is not finite.
     """
     import ase.io
+    import numpy as np
 
     try:
         atoms = ase.io.read(path)
     except (OSError, ValueError, KeyError, IndexError, ase.io.formats.UnknownFileTypeError) as error:
         raise ConfigError(f"cannot read a structure from {path}: {error}") from error
+    for name, array in (("positions", atoms.positions), ("cell", atoms.cell.array), ("momenta", atoms.get_momenta())):
+        if not np.isfinite(array).all():
+            raise ConfigError(f"{path}: the {name} are not finite (NaN or infinite)")
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise ConfigError(f"{path} has no cell that is periodic in three directions")
+    if np.linalg.det(atoms.cell.array) < 0.0:
+        raise ConfigError(f"{path} has a left-handed cell (negative volume); swap two of its vectors")
     return State.from_ase(atoms, device)
 
 

@@ -175,9 +175,11 @@ class State:
         """Pressure tensor (Σ m v ⊗ v + W) / V, (3, 3), eV/Å³, from the virial W = −dE/dε (3, 3), eV."""
         return (self.kinetic_tensor(total) + virial) / self.volume()
 
-    def remove_momentum(self, total: Reduction = one_owner) -> None:
-        """Subtract the velocity of the centre of mass, in place."""
-        self.velocities -= self.momentum(total) / total(self.masses.sum())
+    def remove_momentum(self, total: Reduction = one_owner) -> Tensor:
+        """Subtract the velocity of the centre of mass, in place; returns the energy P²/2M that goes, 0-d, eV."""
+        momentum, mass = self.momentum(total), total(self.masses.sum())
+        self.velocities -= momentum / mass
+        return momentum.square().sum() / mass * (0.5 / ACCELERATION)
 
     def thermalize(self, temperature: float, seed: int, total: Reduction = one_owner) -> None:
         """Draw velocities from the Maxwell-Boltzmann distribution, in place.

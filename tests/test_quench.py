@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from silica_md import checkpoint, config, quench, start
-from silica_md.errors import RunAborted
+from silica_md.errors import ConfigError, RunAborted
 from silica_md.folder import RunFolder
 from silica_md.forcefield import ForceField
 from silica_md.potentials import build
@@ -29,7 +29,10 @@ SHORT = {
 
 
 def execute(path, **changes):
-    settings = config.from_dict(SHORT | changes)
+    given = SHORT | changes
+    if "start" in given:
+        del given["atoms"]
+    settings = config.from_dict(given)
     folder = RunFolder(path)
     said = []
     return folder, quench.run(settings, folder, said.append, resume=folder.taken), said
@@ -70,6 +73,28 @@ def test_every_segment_ends_with_a_frame(tmp_path):
     ]  # fmt: skip
     saved = checkpoint.load(checkpoint.newest(folder.checkpoints))
     np.testing.assert_allclose(frames[-1].positions, saved.arrays["state_positions"], atol=1e-7)
+
+
+@pytest.mark.parametrize("later", [{"ensemble": "nve"}, {"thermostat": "nose-hoover", "temperature_K": 3000.0}])
+def test_momentum_from_langevin_does_not_stay(tmp_path, later):
+    segments = [SHORT["segment"][0], {"name": "later", "duration_ps": 0.1} | later]
+    folder, _, _ = execute(tmp_path / "run", segment=segments)
+    arrays = checkpoint.load(checkpoint.newest(folder.checkpoints)).arrays
+    momenta = arrays["state_masses"][:, None] * arrays["state_velocities"]
+    assert np.abs(momenta.sum(0)).max() < 1e-10 * np.abs(momenta).sum()
+    conserved = np.array([float(row["conserved_eV_per_atom"]) for row in thermo(folder)])
+    whole_step = np.abs(np.diff(conserved))
+    assert whole_step[20] < 3 * np.median(whole_step[15:]) + 1e-4, "continuous where the momentum goes"
+
+
+def test_booked_energy_is_that_of_the_momentum():
+    state = start.random_start(96, 0.0, 2.2, seed=1)
+    state.thermalize(300.0, seed=1)
+    state.velocities += torch.tensor([1e-3, -2e-3, 5e-4], dtype=torch.float64)
+    before = float(state.kinetic_energy())
+    removed = float(state.remove_momentum())
+    assert removed > 0.01
+    assert removed == pytest.approx(before - float(state.kinetic_energy()), rel=1e-9)
 
 
 def test_same_seed_same_bits_other_seed_other_glass(tmp_path):
@@ -219,6 +244,57 @@ def test_accidents_stop_the_run_and_name_the_checkpoint(tmp_path, monkeypatch, s
     # Without the accident the run goes on from there, to the end.
     monkeypatch.undo()
     assert execute(tmp_path / "run")[1]
+
+
+def test_sodium_in_a_structure_needs_an_ensemble(tmp_path):
+    start.random_start(96, 0.25, 2.4, seed=1).to_ase().write(tmp_path / "soda.xyz")
+    given = {"start": str(tmp_path / "soda.xyz")}
+    with pytest.raises(ConfigError, match=r"holds sodium.*--ensemble nvt"):
+        quench.run(config.from_dict(given), RunFolder(tmp_path / "run"), print)
+    for more in ({"ensemble": "nvt"}, {"segment": SHORT["segment"]}):
+        settings = config.from_dict(given | more)
+        assert quench.first_state(settings, settings.schedule(), torch.device("cpu")).n_atoms == 96
+
+
+@pytest.mark.parametrize("log_every", [10, 1000])
+def test_frame_that_cannot_be_written_stops_the_run_and_names_the_checkpoint(tmp_path, monkeypatch, log_every):
+    original = quench.Recorder.frame
+
+    def frame(self, state, stage):
+        if state.step > 250:
+            nan(state)
+        return original(self, state, stage)
+
+    monkeypatch.setattr(quench.Recorder, "frame", frame)
+    with pytest.raises(RunAborted, match=r"step 300 .*must be finite.*last good checkpoint is .*step-0*2[0-9]0\.ckpt"):
+        execute(tmp_path / "run", log_every=log_every)
+    monkeypatch.undo()
+    assert execute(tmp_path / "run", log_every=log_every)[1]
+
+
+def left_handed(atoms):
+    atoms.set_cell(atoms.cell.array[[1, 0, 2]])
+
+
+def open_along_z(atoms):
+    atoms.pbc = [True, True, False]
+
+
+def without_a_place(atoms):
+    atoms.positions[5, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(left_handed, "left-handed"), (open_along_z, "no cell that is periodic"), (without_a_place, "not finite")],
+)
+def test_structures_that_cannot_be_run_are_refused_before_a_folder_is_made(tmp_path, change, message):
+    atoms = start.random_start(96, 0.0, 2.2, seed=1).to_ase()
+    change(atoms)
+    atoms.write(tmp_path / "bad.xyz")
+    with pytest.raises(ConfigError, match=message):
+        execute(tmp_path / "run", start=str(tmp_path / "bad.xyz"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_atoms_on_one_spot_are_refused_at_the_start(tmp_path):

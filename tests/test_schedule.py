@@ -66,7 +66,9 @@ def test_contradictions_in_a_segment_are_refused(keys, message):
         Segment("x", **keys)
 
 
-@pytest.mark.parametrize("name", ["", "x" * 65, "glühen", "a\nb", 'a"b', "it's", "a\\b", "300", "T", "T F", "nan", " a", "é"])
+@pytest.mark.parametrize(
+    "name", ["", "x" * 65, "glühen", "a\nb", 'a"b', "it's", "a\\b", "300", "T", "T F", "nan", " a", "é"]
+)
 def test_names_that_a_trajectory_cannot_hold_are_refused(name):
     with pytest.raises(ConfigError, match="`name` must be"):
         Segment(name, temperature_K=300, duration_ps=1)
@@ -161,6 +163,12 @@ def test_wrong_files_are_refused_by_name(tmp_path, change, message):
     path.write_text(TOML.replace(*change))
     with pytest.raises(ConfigError, match=message):
         config.load(path).schedule()
+
+
+@pytest.mark.parametrize("key", [{"atoms": 300}, {"na2o": 0.2}, {"density_g_cm3": 2.3}])
+def test_a_structure_to_begin_with_leaves_nothing_to_choose(key):
+    with pytest.raises(ConfigError, match=rf"`{next(iter(key))}` is of a random start, but `start`"):
+        config.from_dict({"start": "glass.xyz"} | key)
 
 
 def test_missing_file_is_named(tmp_path):
