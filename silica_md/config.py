@@ -46,7 +46,7 @@ class Config:
     melt_K, melt_ps, equilibrate_K, equilibrate_ps, rate_K_per_ps, final_K, hold_ps : float
         The default protocol: melt, equilibrate, quench, relax and hold. Not used where segments are given.
     ensemble : str
-        Of the default protocol from the quench on: "npt", or "nvt" to keep the density of the start. By
+        Of the default protocol after the melt: "npt", or "nvt" to keep the density of the start. By
         default "npt" for silica and "nvt", at the measured density, for sodium silicates; it has to be given
         where `start` holds sodium.
     pressure_GPa : float
