@@ -61,6 +61,13 @@ def replay(options) -> int:
     return 0
 
 
+def _roofline(options) -> int:
+    with machine.alone(options.alone):
+        machine.limits(torch.get_num_threads())  # measured once, kept for the report
+    print(roofline.report(machine.name(), torch.get_num_threads()))
+    return 0
+
+
 def _rivals(case: harness.Case, asked: list[str] | None) -> tuple[str, ...]:
     for name in asked or ():
         if name not in case.rivals:
@@ -105,12 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         if do is bench:
             sub.add_argument("--rival", action="append", help="only this one (may be repeated); default: all")
             sub.add_argument("--repeats", type=int, default=5)
-            sub.add_argument("--alone", action="store_true", help="keep other processes out (needs root)")
         else:
             sub.add_argument("--seconds", type=float, default=5.0)
             sub.add_argument("--trace", help="write a trace of torch's profiler to this JSON file")
-    sub = commands.add_parser("roofline", help=roofline.report.__doc__)
-    sub.set_defaults(do=lambda options: print(roofline.report(machine.name(), torch.get_num_threads())) or 0)
+    roof = commands.add_parser("roofline", help=roofline.report.__doc__)
+    roof.set_defaults(do=_roofline)
+    for sub in (commands.choices["bench"], roof):
+        sub.add_argument("--alone", action="store_true", help="keep other processes out (needs root)")
     commands.add_parser("list", help="show the cases").set_defaults(do=_list)
     return parser
 

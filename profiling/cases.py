@@ -43,7 +43,6 @@ def neighbor_list(size: int, rivals: Sequence[str], device: str, start: str | No
             work=state.n_atoms,
             implementations=implementations,
             versions=_versions(implementations),
-            flops=md_step.FLOPS_PER_LISTED * listed,
             bytes=moved,
         )
         for variant, implementations, moved in (
@@ -147,7 +146,12 @@ CASES = {
         Case(
             name="pair",
             what="one pass over a tabulated pair potential: energy, forces, virial",
-            tests=("tests/test_pair.py", "tests/test_potentials_tables.py"),
+            tests=(
+                "tests/test_pair.py",
+                "tests/test_pair_derivatives.py",
+                "tests/test_pair_table.py",
+                "tests/test_potentials_tables.py",
+            ),
             sizes=(3000, 24000),
             rivals=("reference",),
             prepare=pair,

@@ -221,15 +221,20 @@ def show(rows: Sequence[Row]) -> str:
     for row in rows:
         compared = "" if row is ours else f"   ours is {row.ratio:.2f} times as fast"
         lines.append(f"  {row.implementation:<{width}} {row.rate:11.4g} {row.unit}s/s{compared}")
-    if ours.flops and ours.device == "cpu":
-        lookups = f", {ours.lookups_of_limit:.1%} of the look-ups" if ours.lookups else ""
-        lines.append(
-            f"  of this machine's limits: {ours.flops_of_limit:.1%} of the fused multiply-adds "
-            f"({ours.flops / ours.seconds_best / 1e9:.1f} GFLOP/s){lookups}, {ours.bandwidth_of_limit:.1%} "
-            f"of the memory bandwidth ({ours.bytes / ours.seconds_best / 1e9:.2f} GB/s)"
+    if ours.device == "cpu":
+        parts = (
+            (ours.flops, ours.flops_of_limit, f"fused multiply-adds ({_per_second(ours, 'flops')} GFLOP/s)"),
+            (ours.lookups, ours.lookups_of_limit, "look-ups in cache"),
+            (ours.bytes, ours.bandwidth_of_limit, f"memory bandwidth ({_per_second(ours, 'bytes')} GB/s)"),
         )
+        used = ", ".join(f"{share:.1%} of {what}" for amount, share, what in parts if amount)
+        lines.append(f"  of this machine's limits: {used}")
     lines += [f"  {remark}" for remark in ours.remarks.split("; ") if remark]
     return "\n".join(lines)
+
+
+def _per_second(row: Row, column: str) -> str:
+    return f"{getattr(row, column) / row.seconds_best / 1e9:.2f}"
 
 
 def _commit() -> str:

@@ -9,6 +9,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from . import harness, machine
 
@@ -50,16 +51,21 @@ def report(machine_name: str, threads: int) -> str:
 
 def _draw(machine_name: str, limits: machine.Limits, points):
     figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
-    low = min(0.05, *(p[1] / 2 for p in points))
-    high = max(100.0, *(p[1] * 2 for p in points))
+    ridge = limits.flops / limits.bandwidth
+    low = min(ridge, *(p[1] for p in points)) / 4
+    high = max(ridge, *(p[1] for p in points)) * 4
     intensity = np.geomspace(low, high, 200)
     axes.loglog(intensity, np.minimum(limits.flops, intensity * limits.bandwidth) / 1e9, color="0.2", lw=1.5)
     for (name, x, y), marker in zip(points, "osD^vPX*<>hp" * 4, strict=False):
-        axes.loglog(x, y / 1e9, marker, label=name, markersize=7)
+        axes.loglog(x, y / 1e9, marker, label=name, markersize=8, fillstyle="none", markeredgewidth=1.8)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_minor_locator(NullLocator())
     axes.set_xlabel("arithmetic intensity (FLOP / byte to and from memory)")
     axes.set_ylabel("GFLOP/s, float64")
     axes.set_title(f"{machine_name}: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth / 1e9:.0f} GB/s", fontsize=10)
-    axes.grid(True, which="both", alpha=0.2)
+    axes.grid(True, alpha=0.2)
     axes.legend(fontsize=8, loc="lower right")
     path = harness.RESULTS / machine_name / "roofline.png"
     figure.savefig(path, dpi=120)
