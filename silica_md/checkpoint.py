@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, DamagedCheckpointError
 from .files import replace_file
 from .forcefield import ForceField
 from .state import State
@@ -83,7 +83,8 @@ def save(folder: str | Path, header: dict, arrays: dict[str, np.ndarray]) -> Pat
 def load_newest(folder: str | Path, say: Callable[[str], None]) -> Checkpoint | None:
     """Read the newest checkpoint that is whole.
 
-    A damaged one is set aside under another name, and `say` is told.
+    A damaged one is set aside under another name, and `say` is told. One that cannot be read for another reason
+    (permissions, a failing disk) is left as it is, and none older is taken in its place.
 
     Returns
     -------
@@ -93,14 +94,14 @@ def load_newest(folder: str | Path, say: Callable[[str], None]) -> Checkpoint | 
     Raises
     ------
     CheckpointError
-        There are checkpoints, but every one is damaged.
+        There are checkpoints, but every one is damaged, or one cannot be read.
     """
     files = _files(Path(folder))
     faults = []
     for path in files:
         try:
             checkpoint = load(path)
-        except CheckpointError as error:
+        except DamagedCheckpointError as error:
             path.replace(path.with_suffix(".damaged"))
             faults.append(str(error))
             continue
@@ -117,19 +118,23 @@ def load(path: str | Path) -> Checkpoint:
 
     Raises
     ------
+    DamagedCheckpointError
+        It is no checkpoint, or its checksum does not match.
     CheckpointError
-        It cannot be read, is no checkpoint, or its checksum does not match.
+        The file cannot be read.
     """
     path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); mend that and try again, nothing was changed"
+        ) from error
     digest, payload = content[len(MAGIC) : len(MAGIC) + 64], content[len(MAGIC) + 65 :]
     if not content.startswith(MAGIC):
-        raise CheckpointError(f"{path} is damaged (or no checkpoint of this version)")
+        raise DamagedCheckpointError(f"{path} is damaged (or no checkpoint of this version)")
     if hashlib.sha256(payload).hexdigest().encode() != digest:
-        raise CheckpointError(f"{path} is damaged (checksum mismatch)")
+        raise DamagedCheckpointError(f"{path} is damaged (checksum mismatch)")
     with np.load(io.BytesIO(payload), allow_pickle=False) as archive:
         arrays = {name.removeprefix("array_"): archive[name] for name in archive.files if name != "header"}
         header = json.loads(archive["header"].tobytes())

@@ -17,5 +17,9 @@ class CheckpointError(SilicaError):
     """No checkpoint can be read, or none can be written."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """What is in the file is not what was written."""
+
+
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""

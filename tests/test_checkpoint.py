@@ -1,6 +1,8 @@
 """Checkpoints: every bit back, two kept, damage noticed; runs killed at random times end as if nothing had happened."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +71,24 @@ def test_all_damaged_is_an_error(tmp_path):
         flip(checkpoint.save(tmp_path, header(step), ARRAYS))
     with pytest.raises(CheckpointError, match="no checkpoint can be read"):
         checkpoint.load_newest(tmp_path, print)
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+def test_one_that_cannot_be_read_is_not_taken_for_damaged(tmp_path, monkeypatch, number):
+    for step in (1, 2):
+        checkpoint.save(tmp_path, header(step), ARRAYS)
+    original = Path.read_bytes
+
+    def refused(path):
+        if "2" in path.name:
+            raise OSError(number, os.strerror(number))
+        return original(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    with pytest.raises(CheckpointError, match=rf"step-0*2\.ckpt cannot be read \({os.strerror(number)}"):
+        checkpoint.load_newest(tmp_path, print)
+    monkeypatch.undo()
+    assert checkpoint.load_newest(tmp_path, print).header["step"] == 2
 
 
 def test_none_is_no_error(tmp_path):
