@@ -17,6 +17,7 @@ from . import config as configuration
 from .errors import ConfigError, SilicaError
 from .folder import RunFolder
 from .observers import format_duration, print_summary
+from .quench import run
 
 DEFAULT_OUT = "runs/silica"
 
@@ -81,16 +82,13 @@ def _resumed(folder: RunFolder, options: argparse.Namespace, given: dict) -> con
 
 
 def _make(folder: RunFolder, config: configuration.Config, resume: bool) -> int:
-    # Imported here: torch and the plotting packages take seconds that `--help` need not wait for.
-    from .quench import run
-
     def say(text):
         sys.stderr.write(text + "\n")
         folder.log_line(text)
 
     begun = time.monotonic()
     if not run(config, folder, say, resume):
-        say(f"stopped; go on with: silica-md quench --resume --out {folder.path}")
+        say(f"stopped; go on with: silica-md quench --resume --out {folder.path} (or {folder.resume_by_make})")
         return 0
     _judge(folder, config)
     say(f"{folder.report} written after {format_duration(time.monotonic() - begun)}")
@@ -98,6 +96,7 @@ def _make(folder: RunFolder, config: configuration.Config, resume: bool) -> int:
 
 
 def _judge(folder: RunFolder, config: configuration.Config) -> None:
+    # Imported here: `--help` need not wait for the plotting packages.
     from .analysis import analyze, read_frames
     from .report import write_report, write_summary
 

@@ -13,6 +13,8 @@ from .config import Config
 from .errors import ConfigError, RunExistsError
 from .files import replace_file
 
+LOCK = ".lock"
+
 
 class RunFolder:
     """Paths of a run.
@@ -41,13 +43,21 @@ class RunFolder:
 
     @property
     def taken(self) -> bool:
-        """Whether there is anything in it."""
-        return self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir()))
+        """Whether there is anything in it, the lock aside."""
+        if not self.path.is_dir():
+            return self.path.exists()
+        return any(path.name != LOCK for path in self.path.iterdir())
 
     @property
     def finished(self) -> bool:
         """Whether the run in it has come to its end, report included."""
         return self.summary.exists() and self.report.exists()
+
+    @property
+    def resume_by_make(self) -> str:
+        """The command that goes on with the run for those who use make."""
+        run = "" if self.path == Path("runs/silica") else f"RUN={self.path} "
+        return f"make quench {run}QUENCH=--resume"
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -58,7 +68,7 @@ class RunFolder:
         RunExistsError
             Another process is at work in it.
         """
-        with open(self.path / ".lock", "w", encoding="utf-8") as file:
+        with open(self.path / LOCK, "w", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -68,25 +78,30 @@ class RunFolder:
     def refuse_if_taken(self) -> None:
         """Raise RunExistsError, saying how to go on, if there is something in the folder."""
         if self.taken:
-            how = f"see {self.report}" if self.finished else "continue it with --resume"
+            how = f"see {self.report}" if self.finished else f"continue it with --resume ({self.resume_by_make})"
             raise RunExistsError(f"{self.path} is not empty and is not overwritten; {how}, or choose another --out")
 
-    def create(self, config: Config) -> None:
-        """Make the folder and write the configuration into it.
+    @contextlib.contextmanager
+    def created(self, config: Config) -> Iterator[None]:
+        """Make the folder, lock it as `locked` does, and write the configuration into it.
 
         Raises
         ------
         RunExistsError
-            There is something already.
+            There is something already, or another process is at work in it.
         ConfigError
             It cannot be made.
         """
         self.refuse_if_taken()
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            replace_file(self.config, describe(config))
-        except OSError as error:
-            raise ConfigError(f"cannot write into {self.path}: {error.strerror}") from error
+        with contextlib.ExitStack() as held:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                held.enter_context(self.locked())
+                self.refuse_if_taken()  # again: of two that begin at once, one had the lock first
+                replace_file(self.config, describe(config))
+            except OSError as error:
+                raise ConfigError(f"cannot write into {self.path}: {error.strerror}") from error
+            yield
 
     def read_config(self) -> Config:
         """Return the configuration of the run in the folder.

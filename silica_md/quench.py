@@ -66,13 +66,12 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
     schedule, device = config.schedule(), choose_device(config.device)
     with StopRequest() as stop, contextlib.ExitStack() as held:
         if resume:
-            held.enter_context(folder.locked())
+            held.enter_context(folder.locked())  # before anything in it is read
         saved = checkpoint.load_newest(folder.checkpoints, say) if resume else None
         state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
         field = force_field(config, state)
         if not resume:
-            folder.create(config)
-            held.enter_context(folder.locked())
+            held.enter_context(folder.created(config))
         recorder = held.enter_context(Recorder(folder, schedule, state))
         try:
             if saved:
@@ -183,7 +182,9 @@ def choose_device(name: str) -> torch.device:
 def aborted(folder: RunFolder, state: State, reason: str) -> RunAborted:
     """Return the error that names the last good checkpoint."""
     newest = checkpoint.newest(folder.checkpoints)
-    good = f"the last good checkpoint is {newest}, --resume goes on from it" if newest else "there is no checkpoint yet"
+    good = "there is no checkpoint yet"
+    if newest:
+        good = f"the last good checkpoint is {newest}, --resume ({folder.resume_by_make}) goes on from it"
     return RunAborted(f"run stopped at step {state.step} ({state.time / 1000.0:.3f} ps): {reason}; {good}")
 
 

@@ -151,6 +151,11 @@ def test_analyze_names_what_it_cannot_read(short, capsys):
     assert "short.toml" in failing(capsys, "analyze", "short.toml")
 
 
+def test_help_does_not_wait_for_the_plots():
+    code = "import sys, silica_md.cli; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
 def test_doctor(capsys):
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
@@ -170,6 +175,12 @@ def test_interrupted_run_is_resumed(short, capsys):
     os.kill(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 0
-    assert "go on with: silica-md quench --resume --out glass" in said
-    assert "--resume" in failing(capsys, "quench", "--config", "long.toml", "--out", "glass")
+    assert "go on with: silica-md quench --resume --out glass (or make quench RUN=glass QUENCH=--resume)" in said
+    taken = failing(capsys, "quench", "--config", "long.toml", "--out", "glass")
+    assert "continue it with --resume (make quench RUN=glass QUENCH=--resume)" in taken
+    os.rename("glass", "silica")
+    os.mkdir("runs")
+    os.rename("silica", "runs/silica")
+    assert "--resume (make quench QUENCH=--resume)" in failing(capsys, "quench", "--if-finished", "show")
+    os.rename("runs/silica", "glass")
     assert "--seed cannot be changed" in failing(capsys, "quench", "--out", "glass", "--resume", "--seed", "3")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from silica_md import checkpoint, config, quench, start
-from silica_md.errors import ConfigError, RunAborted
+from silica_md.errors import ConfigError, RunAborted, RunExistsError
 from silica_md.folder import RunFolder
 from silica_md.forcefield import ForceField
 from silica_md.potentials import build
@@ -308,6 +308,28 @@ def test_atoms_on_one_spot_are_refused_at_the_start(tmp_path):
 def test_too_long_a_time_step_is_noticed(tmp_path):
     with pytest.raises(RunAborted, match=r"conserved|temperature|moved by more|apart"):
         execute(tmp_path / "run", timestep_fs=12.0, log_every=1)
+
+
+def test_of_two_that_begin_at_once_one_is_refused(tmp_path, monkeypatch):
+    folder, settings = RunFolder(tmp_path / "run"), config.Config()
+    folder.path.mkdir()
+    # The other has the lock, but has not yet written anything.
+    with folder.locked(), pytest.raises(RunExistsError, match="another process"), folder.created(settings):
+        pass
+    assert not folder.config.exists()
+    # The other begins, and ends, after this one has looked.
+    original = RunFolder.locked
+
+    def late(self):
+        monkeypatch.undo()
+        with folder.created(config.Config(seed=2)):
+            pass
+        return original(self)
+
+    monkeypatch.setattr(RunFolder, "locked", late)
+    with pytest.raises(RunExistsError, match="not empty"), folder.created(settings):
+        pass
+    assert folder.read_config().seed == 2
 
 
 def test_full_disk_is_named(tmp_path, monkeypatch):
