@@ -6,6 +6,9 @@ cutoff; where a test does, its coordinates are exact in binary, so that there is
 
 import itertools
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import ase.geometry
 import ase.neighborlist
@@ -204,6 +207,34 @@ def test_an_atom_that_has_flown_away(far):
     positions = np.array([[0.0, 0, 0], [1.0, 0, 0], [far, -far, 0]])
     case = positions, np.zeros((3, 3)), np.zeros(3, dtype=bool), 2.0
     assert triplets(listed(case)).tolist() == [[0, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
+
+
+OUT_OF_MEMORY = """
+import resource, torch
+import rsa_kernels as rk
+
+def build(n_atoms, cutoff):
+    return rk.neighbor_list(torch.rand(n_atoms, 3).double(), torch.eye(3).double(), True, cutoff)
+
+build(50, 1.0)  # threads and library are there before memory is limited
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, used + 2**26))
+for n_atoms, cutoff in ((2000, 1.8), (50, 40.0)):  # 400 MB of pairs, 1 GB of images
+    try:
+        build(n_atoms, cutoff)
+    except rk.errors.CapacityError as error:
+        print(error)
+assert build(50, 1.0).n_atoms == 50
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on memory and /proc")
+def test_not_enough_memory_is_an_error_and_not_the_end():
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run([sys.executable, "-c", OUT_OF_MEMORY], capture_output=True, text=True, cwd=root, timeout=300)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 2 and all("not enough memory" in line and "`cutoff`" in line for line in lines)
 
 
 # --- form of the list ----------------------------------------------------------------------------------------------
