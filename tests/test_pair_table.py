@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from native_settings import threads
 from pair_systems import TABLE
 
 from rsa_kernels.pair import PairTable
@@ -57,6 +58,12 @@ NASTY = {
     "short range": (lambda r: torch.exp(-r), 4.0, 4.01),
     "long range": (lambda r: 1 / r, 1.0, 1000.0),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    with threads(1):
+        yield
 
 
 def table_of(function, r_min, cutoff, **options):
