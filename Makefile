@@ -17,7 +17,7 @@ quench: $(VENV)/.installed
 	@$(BIN)/silica-md quench --out $(RUN) --if-finished show $(QUENCH)
 
 test: $(VENV)/.installed-test
-	@$(BIN)/ruff check .
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
 	@$(BIN)/python -m pytest
 
 doctor: $(VENV)/.installed

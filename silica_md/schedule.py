@@ -87,11 +87,7 @@ class Segment:
         if self.ramp_to_K is None and self.rate_K_per_ps is not None:
             refuse("`rate_K_per_ps` belongs to a ramp; give `ramp_to_K` too, or a `duration_ps` instead")
         if sum(getattr(self, key) is not None for key in lengths) != 1:
-            refuse(
-                "give "
-                + " or ".join(f"`{key}`" for key in lengths)
-                + (", not both" if len(lengths) > 1 else "")
-            )
+            refuse("give " + " or ".join(f"`{key}`" for key in lengths) + (", not both" if len(lengths) > 1 else ""))
         for key in (
             "temperature_K",
             "ramp_to_K",

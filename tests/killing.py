@@ -70,6 +70,12 @@ def outcome(path):
     return {"arrays": saved.arrays, "rows": rows, "files": files, "header": header}
 
 
+def reached(path):
+    """Step of the newest checkpoint, 0 before the first."""
+    newest = checkpoint.newest(path / "checkpoints")
+    return int(newest.stem.split("-")[1]) if newest else 0
+
+
 def differences(one, other):
     found = [name for name in one["arrays"] if not np.array_equal(one["arrays"][name], other["arrays"][name])]
     found += [name for name in one["files"] if one["files"][name] != other["files"][name]]
@@ -80,24 +86,26 @@ def main(folder, trials, number):
     folder = Path(folder)
     folder.mkdir(exist_ok=True)
     whole = folder / "whole"
-    begun = time.monotonic()
     assert os.waitpid(start(whole), 0)[1] == 0
-    length = time.monotonic() - begun
     expected = outcome(whole)
     chance = random.Random(4)
     done = 0
     while done < trials:
         path = folder / f"trial-{done}-{time.monotonic_ns()}"
         pid = start(path)
-        time.sleep(chance.uniform(0.3, 1.0) * length)  # a third is set-up, before the first checkpoint
+        # Two kills before the first checkpoint; the others a moment after a checkpoint anywhere in the run, so that
+        # they are spread over it however busy the machine is.
+        target = 0 if done < 2 and number == signal.SIGKILL else chance.randrange(1, expected["header"]["step"])
+        while reached(path) < target and not os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0.0, 0.03))
         os.kill(pid, number)
         status = os.waitpid(pid, 0)[1]
-        newest = checkpoint.newest(path / "checkpoints")
-        reached = int(newest.stem.split("-")[1]) if newest else 0
-        if status != number and reached == expected["header"]["step"]:
+        if status != number and reached(path) == expected["header"]["step"]:
             continue  # it was faster than the signal
+        step = reached(path)
         assert os.waitpid(start(path), 0)[1] == 0
-        report = {"status": status, "step": reached, "differences": differences(expected, outcome(path))}
+        report = {"status": status, "step": step, "differences": differences(expected, outcome(path))}
         sys.stdout.write(json.dumps(report) + "\n")
         sys.stdout.flush()
         done += 1

@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 import rsa_kernels as rk
-from rsa_kernels.pair import op
+from rsa_kernels.pair import kernels, op
 
 CUTOFF, SKIN, R_MIN = 5.0, 0.5, 1.2
 
@@ -156,13 +156,13 @@ def interpreted():
         arguments = cuda_arguments(case, case.neighbors())
         with poisoned():
             outputs[name] = {
-                "everything": op._evaluate_cuda(*arguments, True, True, True),
-                "forces": op._evaluate_cuda(*arguments, False, False, False),
-                "energy": op._evaluate_cuda(*arguments, True, False, False),
-                "backward": op._backward_cuda(case.weights(), *arguments),
+                "everything": kernels.evaluate_cuda(*arguments, True, True, True),
+                "forces": kernels.evaluate_cuda(*arguments, False, False, False),
+                "energy": kernels.evaluate_cuda(*arguments, True, False, False),
+                "backward": kernels.backward_cuda(case.weights(), *arguments),
             }
     for name, (case, neighbors, _) in faults().items():
-        outputs[name] = op._evaluate_cuda(*cuda_arguments(case, neighbors), True, True, True)
+        outputs[name] = kernels.evaluate_cuda(*cuda_arguments(case, neighbors), True, True, True)
     return outputs
 
 

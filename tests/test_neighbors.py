@@ -721,6 +721,11 @@ def test_positions_of_other_atoms_are_refused(method):
             call(positions, other)
 
 
+def test_vectors_mix_no_precisions():
+    with pytest.raises(TypeError, match="`cell` must have dtype torch.float64, got torch.float32"):
+        rk.neighbor_list(**GOOD).vectors(GOOD["positions"], GOOD["cell"].float())
+
+
 @pytest.mark.parametrize("wrong", [0.0, -1.0, 1.01, float("nan")])
 def test_within_refuses_cutoffs_it_cannot_serve(wrong):
     with pytest.raises(ValueError, match="`cutoff`"):

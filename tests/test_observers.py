@@ -95,6 +95,7 @@ def test_progress_in_a_pipe_has_lines_and_no_control_characters():
 def through_terminal(columns, **options):
     """What a terminal of this width is sent."""
     import fcntl
+    import select
     import struct
     import termios
 
@@ -102,8 +103,10 @@ def through_terminal(columns, **options):
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with open(slave, "w", encoding=options.pop("encoding", "utf-8")) as stream:
         play(stream, **options)
-        os.set_blocking(master, False)
-        sent = os.read(master, 1 << 20).decode()
+        sent = b""
+        while select.select([master], [], [], 0.2)[0]:  # the terminal hands on in pieces
+            sent += os.read(master, 1 << 20)
+        sent = sent.decode()
     os.close(master)
     return sent.replace("\r\n", "\n")
 

@@ -35,9 +35,7 @@ def reference(case):
         cases.TABLE, moved, cells @ stretch, cases.TABLE.species(case.numbers), neighbors
     )
     energy = torch.zeros(n_systems, dtype=torch.float64).index_add(0, system, atoms)
-    forces, virial = (
-        -grad for grad in torch.autograd.grad(energy.sum(), (positions, strain), retain_graph=True)
-    )
+    forces, virial = (-grad for grad in torch.autograd.grad(energy.sum(), (positions, strain), retain_graph=True))
     backward = torch.autograd.grad((case.weights() * atoms).sum(), (positions, cells))
     return (atoms.detach(), energy.detach(), forces, virial), backward
 
@@ -108,9 +106,9 @@ def test_second_derivatives_read_padded_columns():
     neighbors = case.neighbors()
     arguments = cases.cuda_arguments(case, neighbors)
     changes = torch.randn_like(case.positions), torch.randn(1, 3, 3, dtype=torch.float64)
-    padded = cases.op._second(*changes, case.weights(), *arguments)
+    padded = cases.kernels.second_derivatives(*changes, case.weights(), *arguments)
     arguments[10] = neighbors.columns
-    compact = cases.op._second(*changes, case.weights(), *arguments)
+    compact = cases.kernels.second_derivatives(*changes, case.weights(), *arguments)
     assert all(torch.equal(one, two) for one, two in zip(padded, compact, strict=True))
 
 
@@ -166,8 +164,8 @@ def test_launches_bind_and_compile_once_for_all_systems(monkeypatch, tmp_path):
     for name in ("64 atoms", "triclinic, 61 atoms", "batch with an empty system", "one atom alone"):
         case = cases.CASES[name]
         arguments = cases.cuda_arguments(case, case.neighbors())
-        cases.op._evaluate_cuda(*arguments, True, True, False)
-        cases.op._backward_cuda(case.weights(), *arguments)
+        cases.kernels.evaluate_cuda(*arguments, True, True, False)
+        cases.kernels.backward_cuda(case.weights(), *arguments)
     variants = {name: len(compiled) for name, compiled in bound.items()}
     assert variants == {f"_pair_{kernel}_kernel": 1 for kernel in ("place", "fwd", "sum", "bwd")}
     (signature,) = bound["_pair_fwd_kernel"].values()

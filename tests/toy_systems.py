@@ -50,9 +50,7 @@ class IdealGas:
     def evaluate(self, state, neighbors, *, energy=True, virial=True, per_atom_energy=False):
         metric = state.cell.t() @ state.cell
         scaled = metric / torch.linalg.det(metric) ** (1 / 3)
-        strain_gradient = (
-            2 * self.stiffness * (scaled - scaled.trace() / 3 * torch.eye(3, dtype=torch.float64))
-        )
+        strain_gradient = 2 * self.stiffness * (scaled - scaled.trace() / 3 * torch.eye(3, dtype=torch.float64))
         shape_energy = self.stiffness * (scaled.trace() - 3)
         return Evaluation(shape_energy, torch.zeros_like(state.positions), -strain_gradient)
 
@@ -60,8 +58,7 @@ class IdealGas:
 def gas(n_atoms, length=20.0, temperature=300.0, seed=0):
     ids = torch.arange(n_atoms)
     state = State(
-        positions=torch.rand(n_atoms, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-        * length,
+        positions=torch.rand(n_atoms, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * length,
         velocities=torch.zeros(n_atoms, 3, dtype=torch.float64),
         masses=torch.full((n_atoms,), 40.0, dtype=torch.float64),
         atomic_numbers=torch.full((n_atoms,), 18),

@@ -183,6 +183,7 @@ class NeighborList:
     def vectors(self, positions: Tensor, cell: Tensor) -> Tensor:
         """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å; differentiable in both arguments."""
         self._check(positions, cell)
+        _checks.tensor("cell", cell, dtypes=(positions.dtype,))
         i, j = self.edge_index
         shifts = self.unit_shifts.to(positions.dtype)
         if cell.dim() == 2:
