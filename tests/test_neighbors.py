@@ -722,7 +722,7 @@ def test_positions_of_other_atoms_are_refused(method):
 
 
 def test_vectors_mix_no_precisions():
-    with pytest.raises(TypeError, match="`cell` must have dtype torch.float64, got torch.float32"):
+    with pytest.raises(TypeError, match=r"`cell` must have dtype torch\.float64, got torch\.float32"):
         rk.neighbor_list(**GOOD).vectors(GOOD["positions"], GOOD["cell"].float())
 
 
