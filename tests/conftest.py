@@ -1,9 +1,10 @@
-"""Fixtures shared by all tests: the reference data beside the checkout, and a fixed number of threads."""
+"""Fixtures shared by all tests: the reference data beside the checkout, and one thread for small systems."""
 
 import os
 from pathlib import Path
 
 import pytest
+from native_settings import threads
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -15,3 +16,10 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"reference data not found at {folder}; set SILICA_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture
+def one_thread():
+    """Run torch and the kernels on one thread: for small systems, where waking others is most of the time."""
+    with threads(1):
+        yield

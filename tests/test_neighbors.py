@@ -1,104 +1,38 @@
-"""Neighbour lists against matscipy, ASE and the definition, pair for pair; skin, restart, refusals.
+"""Neighbour lists against matscipy, ASE and the definition, pair for pair; their form, batches, vectors.
 
 Pairs are compared exactly, as sets of (i, j, S): no tolerance. Random cases put no pair within rounding of the
-cutoff; where a test does, its coordinates are exact in binary, so that there is one right answer.
+cutoff; where a test does, its arithmetic is exact or rounds in one way only, so that there is one right answer.
 """
 
 import itertools
-import math
 import subprocess
 import sys
 from pathlib import Path
 
 import ase.geometry
 import ase.neighborlist
-import matscipy.neighbours
 import numpy as np
 import pytest
 import torch
 from native_settings import available_isas, isa, threads
+from neighbor_cases import (
+    FULL_PBC,
+    SHAPES,
+    assert_same_pairs,
+    batch_of,
+    compact,
+    half_of,
+    listed,
+    matscipy_pairs,
+    random_case,
+    tensor,
+    triplets,
+)
 
 import rsa_kernels as rk
-from rsa_kernels.errors import CapacityError, DerivativeNotProvidedError, NonFiniteError
-from rsa_kernels.neighbors import op, reference
+from rsa_kernels.neighbors import reference
 
-SHAPES = ("ordinary", "thin", "skewed", "tiny")
-FULL_PBC = (True, True, True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small systems run on one thread anyway; waking others for every torch call is most of the time."""
-    with threads(1):
-        yield
-
-
-def tensor(values):
-    return torch.as_tensor(np.asarray(values), dtype=torch.float64)
-
-
-def random_case(rng, shape=None):
-    """Positions, cell, pbc and cutoff: any shape, any periodic directions, unwrapped atoms, several images."""
-    shape = shape or rng.choice(SHAPES)
-    lengths = rng.uniform(1.5, 6.0, 3)
-    if shape == "tiny":
-        lengths = rng.uniform(0.4, 1.2, 3)
-    if shape == "thin":
-        lengths[rng.integers(3)] *= 0.1
-    cell = np.diag(lengths) @ np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    if shape == "skewed":
-        i, j, k = rng.permutation(3)
-        cell[i] += rng.uniform(-4, 4) * cell[j]
-        cell[j] += rng.uniform(-1, 1) * cell[k]
-    pbc = rng.random(3) < 0.6
-    n_atoms = int(rng.integers(1, 13))
-    positions = rng.uniform(-1.5, 2.5, (n_atoms, 3)) @ cell
-    # Up to a thousand pairs: dense cells get a shorter cutoff, still of several cells.
-    heights = 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    density = n_atoms * n_atoms / abs(np.linalg.det(cell))
-    cutoff = min(rng.uniform(0.3, 2.5) * heights.max(), (800 / (4 * density)) ** (1 / 3))
-    for direction in np.flatnonzero(~pbc):
-        if rng.random() < 0.3:
-            cell[direction] = 0.0
-    return positions, cell, pbc, cutoff
-
-
-def listed(case, **options):
-    positions, cell, pbc, cutoff = case
-    return rk.neighbor_list(tensor(positions), tensor(cell), pbc.tolist(), cutoff, **options)
-
-
-def triplets(nl):
-    """Sorted rows (i, j, S) of a list."""
-    return in_order(torch.cat([nl.edge_index.T, nl.unit_shifts.to(torch.int64)], dim=1).numpy())
-
-
-def in_order(rows):
-    rows = np.asarray(rows, dtype=np.int64).reshape(-1, 5)
-    return rows[np.lexsort(rows.T[::-1])]
-
-
-def assert_same_pairs(ours, wanted):
-    ours, wanted = in_order(ours), in_order(wanted)
-    if ours.shape != wanted.shape or (ours != wanted).any():
-        have, want = set(map(tuple, ours.tolist())), set(map(tuple, wanted.tolist()))
-        pytest.fail(
-            f"lost {sorted(want - have)[:5]}, invented {sorted(have - want)[:5]}, {len(ours) - len(have)} twice"
-        )
-
-
-def half_of(rows):
-    """Each pair once: i < j, or i = j and the first non-zero of S positive."""
-    i, j, a, b, c = rows.T
-    leading = np.where(a != 0, a, np.where(b != 0, b, c))
-    return rows[(i < j) | ((i == j) & (leading > 0))]
-
-
-def matscipy_pairs(case):
-    positions, cell, pbc, cutoff = case
-    cell = ase.geometry.complete_cell(cell)
-    i, j, shifts = matscipy.neighbours.neighbour_list("ijS", positions=positions, cell=cell, pbc=pbc, cutoff=cutoff)
-    return in_order(np.column_stack([i, j, shifts]))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the same pairs as others, and as the definition ---------------------------------------------------------------
@@ -317,18 +251,6 @@ def test_the_list_ignores_gradients():
 # --- batches -------------------------------------------------------------------------------------------------------
 
 
-def batch_of(rng, sizes, cutoff=2.0):
-    cases = []
-    for size in sizes:
-        _, cell, pbc, _ = random_case(rng, rng.choice(["ordinary", "thin"]))
-        filled = ase.geometry.complete_cell(cell)
-        cases.append((rng.uniform(-1, 2, (size, 3)) @ filled, cell, pbc, cutoff))
-    positions = tensor(np.concatenate([case[0] for case in cases]))
-    cells = tensor(np.stack([case[1] for case in cases]))
-    pbc = torch.tensor(np.stack([case[2] for case in cases]))
-    return cases, positions, cells, pbc, torch.tensor([0, *np.cumsum(sizes)])
-
-
 SIZES = [(3, 0, 5), (0, 4), (4, 0), (0, 0), (1, 1, 1), (2, 0, 0, 7, 1, 0, 6), (6,)]
 
 
@@ -430,10 +352,6 @@ def test_within_in_a_batch():
 # --- threads and instruction sets ----------------------------------------------------------------------------------
 
 
-def compact(nl):
-    return nl.rows, nl.columns, nl.owners, nl.image_shifts, nl.edge_index, nl.unit_shifts
-
-
 def test_bitwise_the_same_for_any_number_of_threads():
     rng = np.random.default_rng(60)
     cell = np.diag([14.0, 15.0, 16.0])
@@ -459,307 +377,3 @@ def test_the_same_pairs_for_every_instruction_set():
         for name in available_isas():
             with isa(name):
                 assert_same_pairs(triplets(listed(case)), wanted)
-
-
-# --- the Verlet skin -----------------------------------------------------------------------------------------------
-
-
-def strained(rng, size):
-    """A random change of the cell: stretch, shear and a little rotation."""
-    return np.eye(3) + size * rng.uniform(-1, 1, (3, 3))
-
-
-@pytest.mark.parametrize("cell_moves", ["fixed", "shrinking", "shearing", "random"])
-@pytest.mark.parametrize("pbc", [FULL_PBC, (True, True, False), (True, False, False)])
-def test_no_pair_is_ever_lost(cell_moves, pbc):
-    """Random walks: after every update the pairs inside the cutoff are those of a fresh list."""
-    rng = np.random.default_rng(70)
-    rebuilds = kept = 0
-    for _ in range(4):
-        _, cell, _, _ = random_case(rng, "ordinary")
-        cell = ase.geometry.complete_cell(cell)
-        positions = rng.uniform(0, 1, (12, 3)) @ cell
-        cell[~np.array(pbc)] = 0.0
-        cutoff, skin = rng.uniform(1.0, 3.0), rng.uniform(0.2, 0.8)
-        nl = listed((positions, cell, np.array(pbc), cutoff), skin=skin)
-        for _ in range(40):
-            positions = positions + rng.normal(0, 0.03, positions.shape)
-            change = {
-                "fixed": np.eye(3),
-                "shrinking": 0.997 * np.eye(3),
-                "shearing": np.eye(3) + 0.004 * np.eye(3, k=1),
-                "random": strained(rng, 0.003),
-            }[cell_moves]
-            positions, cell = positions @ change, cell @ change
-            if nl.update(tensor(positions), tensor(cell)):
-                rebuilds += 1
-            else:
-                kept += 1
-            assert nl.used_skin(tensor(positions), tensor(cell)) <= skin
-            fresh = listed((positions, cell, np.array(pbc), cutoff))
-            inside = nl.distances(tensor(positions), tensor(cell)).numpy() < cutoff
-            everything = torch.cat([nl.edge_index.T, nl.unit_shifts.to(torch.int64)], dim=1).numpy()
-            assert_same_pairs(everything[inside], triplets(fresh))
-            assert_same_pairs(triplets(nl.within(cutoff, tensor(positions), tensor(cell))), triplets(fresh))
-    assert rebuilds > 4 and kept > 4
-
-
-def test_no_pair_is_lost_when_the_skin_is_all_used_up():
-    """One large step, scaled so that it uses 99.9 % of the skin: still complete, so the bound is not too lax."""
-    rng = np.random.default_rng(71)
-    for _ in range(150):
-        positions, cell, pbc, cutoff = random_case(rng, "ordinary")
-        cell = ase.geometry.complete_cell(cell)
-        skin = rng.uniform(0.05, 0.5) * cutoff
-        nl = listed((positions, cell, pbc, cutoff), skin=skin)
-        direction, change = rng.normal(size=positions.shape), rng.uniform(-1, 1, (3, 3)) * rng.choice([0, 0.01, 0.2])
-        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
-
-        def moved(size, positions=positions, cell=cell, direction=direction, change=change):
-            deformation = np.eye(3) + size * change
-            return tensor(positions @ deformation + size * direction), tensor(cell @ deformation)
-
-        low, high = 0.0, skin
-        for _ in range(40):
-            middle = 0.5 * (low + high)
-            low, high = (middle, high) if nl.used_skin(*moved(middle)) <= 0.999 * skin else (low, middle)
-        now = moved(low)
-        assert nl.used_skin(*now) > 0.99 * skin
-        assert not nl.update(*now)
-        fresh = rk.neighbor_list(*now, pbc.tolist(), cutoff)
-        assert_same_pairs(triplets(nl.within(cutoff, *now)), triplets(fresh))
-
-
-def test_two_atoms_that_run_into_each_other():
-    """The worst case: the bound on the skin is reached, neither early nor late."""
-    cell = torch.zeros(3, 3, dtype=torch.float64)
-    nl = rk.neighbor_list(tensor([[0.0, 0, 0], [3.0, 0, 0]]), cell, False, 2.0, skin=1.0)
-    assert nl.edge_index.shape[1] == 0
-    assert not nl.update(tensor([[0.5, 0, 0], [2.5, 0, 0]]), cell)  # 2 Å apart: not yet neighbours
-    assert nl.update(tensor([[0.501, 0, 0], [2.499, 0, 0]]), cell)
-    assert nl.edge_index.shape[1] == 2 and nl.n_rebuilds == 1
-
-
-def test_an_atom_wrapped_back_is_not_taken_for_the_image_it_left():
-    rng = np.random.default_rng(72)
-    cell = np.array([[5.0, 0, 0], [1.0, 6.0, 0], [0.5, -1.0, 7.0]])
-    positions = rng.uniform(0, 1, (10, 3)) @ cell
-    nl = listed((positions, cell, np.array(FULL_PBC), 2.5), skin=0.5)
-    wrapped = positions.copy()
-    wrapped[3] += cell[0] - 2 * cell[2]
-    assert nl.used_skin(tensor(wrapped), tensor(cell)) > 0.5
-    assert nl.update(tensor(wrapped), tensor(cell))
-    assert_same_pairs(triplets(nl), triplets(listed((wrapped, cell, np.array(FULL_PBC), 3.0))))
-
-
-@pytest.mark.parametrize("pbc", [FULL_PBC, (True, True, False), (False, True, False), (False, False, False)])
-def test_a_change_of_the_cell_alone_is_no_displacement(pbc):
-    """Atoms that follow the cell use up (‖F⁻¹‖ − 1)·cutoff, whatever their distance from the origin."""
-    rng = np.random.default_rng(73)
-    positions, cell, _, _ = random_case(rng, "skewed")
-    cell = ase.geometry.complete_cell(cell)
-    cell[~np.array(pbc)] = 0.0
-    positions = tensor(positions + 1000.0)
-    nl = rk.neighbor_list(positions, tensor(cell), pbc, 2.0, skin=0.5)
-    before = rk.cells.complete(tensor(cell)[None], torch.tensor([pbc]))[0]
-    for size in (1e-3, 1e-2):
-        now = tensor(cell @ strained(rng, size))
-        after = rk.cells.complete(now[None], torch.tensor([pbc]))[0]
-        deformation = torch.linalg.solve(before, after)
-        bound = 1 + float((torch.linalg.inv(deformation) - torch.eye(3)).norm())
-        # Positions of 1,000 Å are rounded to 1e-13 Å.
-        assert nl.used_skin(positions @ deformation, now) == pytest.approx(2.0 * (bound - 1), abs=1e-11)
-        assert bound - 1 < 10 * size  # the vectors put in for missing ones turn no faster than the cell
-
-
-def test_used_skin_equals_its_definition_in_torch():
-    rng = np.random.default_rng(74)
-    for sizes in [(4,), (3, 0, 5), (0, 0), (1,)]:
-        _, positions, cells, pbc, batch_ptr = batch_of(rng, sizes)
-        completed = rk.cells.complete(cells, pbc)
-        for size in (0.0, 1e-3, 0.1):
-            moved = positions + tensor(size * rng.normal(size=positions.shape))
-            changed = completed @ tensor(strained(rng, size))
-            arguments = moved, positions, batch_ptr, changed, completed, 2.0
-            # Both round a few times at the size of coordinates, tens of Å.
-            assert op.used_skin(*arguments) == pytest.approx(float(op.used_skin_tensor(*arguments)), abs=1e-11)
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_positions_that_are_not_finite_leave_the_list_as_it_was(bad):
-    case = positions, cell, _, cutoff = random_case(np.random.default_rng(75), "ordinary")
-    nl = listed(case, skin=0.5)
-    before = triplets(nl)
-    broken = tensor(positions).clone()
-    broken[-1, 1] = bad
-    with pytest.raises(NonFiniteError, match="`positions`"):
-        nl.update(broken, tensor(cell))
-    with pytest.raises(NonFiniteError, match="`cell`"):
-        nl.update(tensor(positions), tensor(cell) + bad)
-    arguments = broken, nl.reference_positions, nl.batch_ptr, nl._reference_cells, nl._reference_cells, cutoff
-    assert not math.isfinite(float(op.used_skin_tensor(*arguments)))
-    assert nl.n_rebuilds == 0
-    assert torch.equal(nl.reference_positions, tensor(positions))
-    assert_same_pairs(triplets(nl), before)
-
-
-def test_update_without_skin_always_rebuilds():
-    case = positions, cell, *_ = random_case(np.random.default_rng(76))
-    nl = listed(case)
-    assert nl.update(tensor(positions), tensor(cell)) and nl.n_rebuilds == 1
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_restart_from_the_reference_gives_the_same_list_bit_for_bit(half):
-    rng = np.random.default_rng(77)
-    cell = np.array([[9.0, 0, 0], [2.0, 8.0, 0], [-1.0, 1.5, 10.0]])
-    positions = rng.uniform(-1, 2, (150, 3)) @ cell
-    running = listed((positions, cell, np.array(FULL_PBC), 3.0), skin=0.4, half=half)
-    now = positions, cell
-    for _ in range(12):
-        change = strained(rng, 0.002)
-        now = (now[0] + rng.normal(0, 0.04, positions.shape)) @ change, now[1] @ change
-        running.update(tensor(now[0]), tensor(now[1]))
-    assert running.n_rebuilds > 0
-    again = rk.neighbor_list(running.reference_positions, running.reference_cell, True, 3.0, skin=0.4, half=half)
-    assert not again.update(tensor(now[0]), tensor(now[1]))
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(compact(again), compact(running), strict=True))
-    # And they go on alike.
-    later = tensor(now[0] + 0.05), tensor(now[1] * 1.01)
-    assert again.update(*later) == running.update(*later)
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(compact(again), compact(running), strict=True))
-
-
-# --- refusals ------------------------------------------------------------------------------------------------------
-
-GOOD = {
-    "positions": torch.rand(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)),
-    "cell": 3.0 * torch.eye(3, dtype=torch.float64),
-    "pbc": True,
-    "cutoff": 1.0,
-    "batch_ptr": None,
-    "skin": 0.1,
-}
-FLAT = tensor([[1.0, 0, 0], [0, 1.0, 0], [1.0, 1.0, 0]])
-NAN = torch.full((4, 3), float("nan"), dtype=torch.float64)
-WRONG = [
-    ("positions", [[0.0, 0.0, 0.0]], TypeError),
-    ("positions", np.zeros((4, 3)), TypeError),
-    ("positions", torch.zeros(4, 3, dtype=torch.int64), TypeError),
-    ("positions", torch.zeros(4, 3, dtype=torch.float16), TypeError),
-    ("positions", torch.zeros(3, dtype=torch.float64), ValueError),
-    ("positions", torch.zeros(4, 2, dtype=torch.float64), ValueError),
-    ("positions", torch.zeros(1, 4, 3, dtype=torch.float64), ValueError),
-    ("positions", NAN, NonFiniteError),
-    ("positions", GOOD["positions"] * float("inf"), NonFiniteError),
-    ("positions", GOOD["positions"] + 1e12, NonFiniteError),
-    ("cell", [[3, 0, 0], [0, 3, 0], [0, 0, 3]], TypeError),
-    ("cell", torch.eye(3, dtype=torch.int64), TypeError),
-    ("cell", torch.eye(3, dtype=torch.float64, device="meta"), ValueError),
-    ("cell", torch.ones(3, dtype=torch.float64), ValueError),
-    ("cell", torch.eye(2, dtype=torch.float64), ValueError),
-    ("cell", torch.eye(3, dtype=torch.float64)[:2], ValueError),
-    ("cell", torch.eye(3, dtype=torch.float64).expand(2, 3, 3), ValueError),
-    ("cell", FLAT, ValueError),
-    ("cell", torch.zeros(3, 3, dtype=torch.float64), ValueError),
-    ("cell", torch.diag(tensor([3.0, 3.0, 0.0])), ValueError),
-    ("cell", NAN[:3], NonFiniteError),
-    ("cell", torch.diag(tensor([3.0, 3.0, float("inf")])), NonFiniteError),
-    ("pbc", None, TypeError),
-    ("pbc", "TTT", TypeError),
-    ("pbc", [True, True], ValueError),
-    ("pbc", torch.ones(2, 3, dtype=torch.bool), ValueError),
-    ("cutoff", 0.0, ValueError),
-    ("cutoff", -1.0, ValueError),
-    ("cutoff", float("nan"), ValueError),
-    ("cutoff", float("inf"), ValueError),
-    ("cutoff", None, TypeError),
-    ("cutoff", "5", TypeError),
-    ("cutoff", [1.0, 2.0], TypeError),
-    ("cutoff", 1e6, CapacityError),
-    ("skin", -0.1, ValueError),
-    ("skin", float("nan"), ValueError),
-    ("skin", float("inf"), ValueError),
-    ("skin", None, TypeError),
-    ("batch_ptr", [0, 4], TypeError),
-    ("batch_ptr", torch.tensor([0, 4], dtype=torch.int32), TypeError),
-    ("batch_ptr", torch.tensor([0, 4], device="meta"), ValueError),
-    ("batch_ptr", torch.tensor([[0, 4]]), ValueError),
-    ("batch_ptr", torch.tensor([4]), ValueError),
-    ("batch_ptr", torch.tensor([0, 3]), ValueError),
-    ("batch_ptr", torch.tensor([1, 4]), ValueError),
-    ("batch_ptr", torch.tensor([0, 5]), ValueError),
-    ("batch_ptr", torch.tensor([0, 3, 2, 4]), ValueError),
-]
-
-
-@pytest.mark.parametrize(("name", "value", "error"), WRONG)
-def test_wrong_arguments_are_named(name, value, error):
-    with pytest.raises(error, match=f"`{name}`"):
-        rk.neighbor_list(**{**GOOD, name: value})
-
-
-def test_the_message_says_what_came_and_the_mend():
-    with pytest.raises(ValueError, match=r"`cell` must have shape \(3, 3\), got \(3, 2\)"):
-        rk.neighbor_list(**{**GOOD, "cell": torch.zeros(3, 2, dtype=torch.float64)})
-    with pytest.raises(ValueError, match="set its `pbc` to False"):
-        rk.neighbor_list(**{**GOOD, "cell": torch.diag(tensor([3.0, 3.0, 0.0]))})
-
-
-@pytest.mark.parametrize("method", ["update", "used_skin", "vectors", "distances"])
-def test_positions_of_other_atoms_are_refused(method):
-    nl = rk.neighbor_list(**GOOD)
-    call = getattr(nl, method)
-    positions, cell = GOOD["positions"], GOOD["cell"]
-    for other in (positions[:3], positions[:, :2], positions[0], torch.cat([positions, positions])):
-        with pytest.raises(ValueError, match="`positions` must have shape"):
-            call(other, cell)
-    with pytest.raises(TypeError, match="`positions`"):
-        call(positions.numpy(), cell)
-    for other in (cell[:2], cell.expand(2, 3, 3)):
-        with pytest.raises(ValueError, match="`cell` must have shape"):
-            call(positions, other)
-
-
-def test_vectors_mix_no_precisions():
-    with pytest.raises(TypeError, match=r"`cell` must have dtype torch\.float64, got torch\.float32"):
-        rk.neighbor_list(**GOOD).vectors(GOOD["positions"], GOOD["cell"].float())
-
-
-@pytest.mark.parametrize("wrong", [0.0, -1.0, 1.01, float("nan")])
-def test_within_refuses_cutoffs_it_cannot_serve(wrong):
-    with pytest.raises(ValueError, match="`cutoff`"):
-        rk.neighbor_list(**GOOD).within(wrong)
-
-
-# --- the registered op ---------------------------------------------------------------------------------------------
-
-
-def rows_arguments(sizes=(3, 0, 5)):
-    _, positions, cells, pbc, batch_ptr = batch_of(np.random.default_rng(80), sizes)
-    return positions, rk.cells.complete(cells, pbc), pbc, batch_ptr, 2.0
-
-
-def test_opcheck():
-    """Every utility of opcheck applies; the sizes of the outputs depend on the data."""
-    torch.library.opcheck(torch.ops.rsa_kernels.neighbor_rows.default, rows_arguments())
-
-
-def test_the_list_has_no_derivative():
-    positions, *rest = rows_arguments()
-    outputs = torch.ops.rsa_kernels.neighbor_rows(positions.requires_grad_(), *rest)
-    assert not any(output.requires_grad for output in outputs)
-    assert issubclass(DerivativeNotProvidedError, NotImplementedError)
-
-
-def test_outputs_are_written_whole(monkeypatch):
-    """Poisoned buffers: whatever torch.empty hands out is overwritten."""
-    arguments = rows_arguments()
-    wanted = torch.ops.rsa_kernels.neighbor_rows(*arguments)
-    empty = torch.empty
-
-    def poisoned(*size, **options):
-        return empty(*size, **options).fill_(-(2**30))
-
-    monkeypatch.setattr(torch, "empty", poisoned)
-    assert all(torch.equal(a, b) for a, b in zip(torch.ops.rsa_kernels.neighbor_rows(*arguments), wanted, strict=True))

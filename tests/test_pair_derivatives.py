@@ -6,23 +6,19 @@ interpolation error: a term that is missing from a second derivative cannot hide
 
 import pytest
 import torch
-from native_settings import available_isas, isa, threads
+from native_settings import available_isas, isa
 from pair_systems import SYSTEMS, TABLE, strained, system_of
 
 import rsa_kernels as rk
 from rsa_kernels.errors import DerivativeNotProvidedError
 from rsa_kernels.pair import op
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ["triclinic", "tiny", "one atom", "slab", "cluster", "walled"]
 
 # Both sides round sums of up to a few hundred terms; second derivatives are of order 10 eV/Å², their sums of 1e3.
 ROUNDING = {"rtol": 1e-10, "atol": 1e-10}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with threads(1):
-        yield
 
 
 def kernel(system, positions, cell):

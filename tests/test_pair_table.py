@@ -4,12 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from native_settings import threads
 from pair_systems import TABLE
 
 from rsa_kernels.pair import PairTable
 from rsa_kernels.pair.table import BLOCKS, RECORD, locate
 from rsa_kernels.units import COULOMB
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLOOR = 1e-3  # eV, eV/Å: below this the error is absolute
 
@@ -58,12 +59,6 @@ NASTY = {
     "short range": (lambda r: torch.exp(-r), 4.0, 4.01),
     "long range": (lambda r: 1 / r, 1.0, 1000.0),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with threads(1):
-        yield
 
 
 def table_of(function, r_min, cutoff, **options):
