@@ -4,13 +4,19 @@
 
 namespace rk {
 
-// Candidates [begin, end) with |r − centre|² < cutoff², appended to `out`; returns how many. `out` needs room for
-// end − begin + 8 entries.
-using CollectWithin = int64_t (*)(const double* x, const double* y, const double* z, int64_t begin, int64_t end,
-                                  const double centre[3], double cutoff_squared, int32_t* out);
+// Where collect_within appends: candidates inside the near radius, and the others inside the cutoff. Each needs room
+// for end − begin + 8 entries.
+struct Collected {
+    int32_t *near, *shell;
+    int64_t n_near, n_shell;
+};
 
-namespace baseline { int64_t collect_within(const double*, const double*, const double*, int64_t, int64_t, const double*, double, int32_t*); }
-namespace avx2 { int64_t collect_within(const double*, const double*, const double*, int64_t, int64_t, const double*, double, int32_t*); }
-namespace avx512 { int64_t collect_within(const double*, const double*, const double*, int64_t, int64_t, const double*, double, int32_t*); }
+// Candidates [begin, end) by |r − centre|², against two squared radii.
+using CollectWithin = void (*)(const double* x, const double* y, const double* z, int64_t begin, int64_t end,
+                               const double centre[3], double near_squared, double cutoff_squared, Collected& out);
+
+namespace baseline { void collect_within(const double*, const double*, const double*, int64_t, int64_t, const double*, double, double, Collected&); }
+namespace avx2 { void collect_within(const double*, const double*, const double*, int64_t, int64_t, const double*, double, double, Collected&); }
+namespace avx512 { void collect_within(const double*, const double*, const double*, int64_t, int64_t, const double*, double, double, Collected&); }
 
 }  // namespace rk

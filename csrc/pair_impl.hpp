@@ -1,8 +1,8 @@
 // Body of the pair row loop; the including file defines RK_ISA, the namespace it lands in.
 //
-// Eight listed neighbours at a time. Those beyond the cutoff (the list's skin) read the table's last record, which is
-// zero, so nothing is masked. The list is full: every row sums its own force, rows share nothing, and the result is
-// the same for any number of threads.
+// Eight listed neighbours at a time. Groups that are all beyond the cutoff (the list's skin, which stands last in its
+// row) are passed over; single ones read the table's last record, which is zero, so nothing is masked. The list is full:
+// every row sums its own force, rows share nothing, and the result is the same for any number of threads.
 #include "pair.hpp"
 #include "simd.hpp"
 
@@ -54,7 +54,8 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
     const v8d top = broadcast(BLOCKS), last_block = broadcast(BLOCKS - 1), zero = broadcast(0.0), hair = broadcast(BLOCK_HAIR);
     const Lookup16 first(table.blocks), count(table.blocks + BLOCKS);
     v8d virial[6] = {zero, zero, zero, zero, zero, zero};
-    v8d closest = broadcast(table.cutoff * table.cutoff);
+    const v8d cutoff_squared = broadcast(table.cutoff * table.cutoff);
+    v8d closest = cutoff_squared;
     Group groups[GROUPS];
     for (int64_t k = begin; k < end; ++k) {
         const int64_t atom = rows.owners[k];
@@ -70,7 +71,7 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
             // Stage 1: distances, and where in the table they fall.
             const int64_t stop = row_end - start < GROUPS * LANES ? row_end : start + GROUPS * LANES;
             Group* group = groups;
-            for (int64_t p = start; p < stop; p += LANES, ++group) {
+            for (int64_t p = start; p < stop; p += LANES) {
                 const int32_t* column = rows.columns + p;
                 int32_t tail[LANES];
                 if (row_end - p < LANES) {  // the last group is filled up with the entry that is far from everything
@@ -85,6 +86,7 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
                 group->dy = dy -= cy;
                 group->dz = dz -= cz;
                 const v8d r2 = dx * dx + dy * dy + dz * dz;
+                if (!less_mask(r2, cutoff_squared)) continue;  // all of it skin
                 closest = smaller(r2, closest);
                 const v8d inverse_r = inverse_sqrt(r2);
                 // Below r_min the index is kept inside the table; the caller sees `closest` and refuses the result.
@@ -101,6 +103,7 @@ void rows_loop(const PairTable& table, const PairRows& rows, const PairOutputs& 
                 if (WEIGHTED)
                     for (int l = 0; l < LANES; ++l)
                         group->weight[l] = column[l] == rows.far ? 0.0 : rows.weights[rows.owners[column[l]]];
+                ++group;
             }
             // Stage 2: read the table.
             const Group* const last = group;

@@ -23,6 +23,9 @@ constexpr int64_t OK = 0, NON_FINITE = -1, TOO_MANY = -2, NO_MEMORY = -3;
 constexpr double HAIR = 1e-9;  // relative and in cells; more than the rounding of fractional coordinates
 constexpr int64_t MAX_INDEX = std::numeric_limits<int32_t>::max() - 64;
 constexpr int PAD = 8;
+// Neighbours within this part of the reach stand first in their row. With a skin of a tenth of the cutoff the rest of
+// a row is then nearly always beyond the cutoff, and a kernel passes over it eight at a time.
+constexpr double NEAR = 0.93;
 
 CollectWithin collect_within() {
     switch (active_isa()) {
@@ -121,9 +124,10 @@ std::vector<int64_t> sort_into_bins(const Unsorted& entries, const Grid& grid, c
 }
 
 // No exception may leave a parallel region, nor the C interface.
-bool grow(std::vector<int32_t>& list, int64_t size) {
+bool make_room(std::vector<int32_t>& list, int64_t size) {
+    if (size <= static_cast<int64_t>(list.size())) return true;
     try {
-        list.resize(size);
+        list.resize(std::max<int64_t>(size, 2 * list.size()));
     } catch (const std::exception&) {
         return false;
     }
@@ -193,7 +197,7 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
         for (int64_t k = atom_start[b]; k < atom_start[b + 1]; ++k) atom_bin[k] = b;
 
     const CollectWithin collect = collect_within();
-    const double cutoff_squared = cutoff * cutoff;
+    const double cutoff_squared = cutoff * cutoff, near_squared = NEAR * NEAR * cutoff_squared;
     const double *x = xyz[0].data(), *y = xyz[1].data(), *z = xyz[2].data();
     const int64_t chunk = std::max<int64_t>(16, (n_atoms + 8 * threads - 1) / (8 * threads));
     const int64_t n_chunks = (n_atoms + chunk - 1) / chunk;
@@ -202,6 +206,7 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
     for (int64_t c = 0; c < n_chunks; ++c) {
         auto& list = found[c];
+        std::vector<int32_t> shell;
         int64_t used = 0;
         for (int64_t k = c * chunk; k < std::min(n_atoms, (c + 1) * chunk); ++k) {
             const double centre[3] = {x[k], y[k], z[k]};
@@ -213,26 +218,31 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
                 to[a] = std::min<int64_t>(grid.count[a] - 1, at[a] + grid.reach[a]);
             }
             const int64_t row_begin = used;
+            int64_t n_shell = 0;
             for (int64_t ba = from[0]; ba <= to[0]; ++ba)
                 for (int64_t bb = from[1]; bb <= to[1]; ++bb) {
                     const int64_t row = (ba * grid.count[1] + bb) * grid.count[2];
                     const int64_t a0 = atom_start[row + from[2]], a1 = atom_start[row + to[2] + 1];
                     const int64_t i0 = image_start[row + from[2]], i1 = image_start[row + to[2] + 1];
-                    const int64_t room = used + (a1 - a0) + (i1 - i0) + 4 * PAD;
-                    if (room > static_cast<int64_t>(list.size()) && !grow(list, std::max<int64_t>(room, 2 * list.size()))) {
+                    const int64_t room = (a1 - a0) + (i1 - i0) + 4 * PAD;
+                    if (!make_room(list, used + n_shell + room) || !make_room(shell, n_shell + room)) {
 #pragma omp atomic write
                         enough_memory = false;
                         break;
                     }
-                    int32_t* out = list.data();
+                    Collected out{list.data(), shell.data(), used, n_shell};
                     if (a0 <= k && k < a1) {  // leave the atom itself out
-                        used += collect(x, y, z, a0, k, centre, cutoff_squared, out + used);
-                        used += collect(x, y, z, k + 1, a1, centre, cutoff_squared, out + used);
+                        collect(x, y, z, a0, k, centre, near_squared, cutoff_squared, out);
+                        collect(x, y, z, k + 1, a1, centre, near_squared, cutoff_squared, out);
                     } else {
-                        used += collect(x, y, z, a0, a1, centre, cutoff_squared, out + used);
+                        collect(x, y, z, a0, a1, centre, near_squared, cutoff_squared, out);
                     }
-                    used += collect(x, y, z, i0, i1, centre, cutoff_squared, out + used);
+                    collect(x, y, z, i0, i1, centre, near_squared, cutoff_squared, out);
+                    used = out.n_near;
+                    n_shell = out.n_shell;
                 }
+            std::copy(shell.begin(), shell.begin() + n_shell, list.begin() + used);
+            used += n_shell;
             system.row_ptr[k + 1] = used - row_begin;
         }
         list.resize(used);
