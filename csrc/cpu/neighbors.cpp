@@ -26,6 +26,7 @@ constexpr int PAD = 8;
 // Neighbours within this part of the reach stand first in their row. With a skin of a tenth of the cutoff the rest of
 // a row is then nearly always beyond the cutoff, and a kernel passes over it eight at a time.
 constexpr double NEAR = 0.93;
+constexpr int64_t KEEP_UP_TO = 1 << 25;  // pairs whose scratch memory is kept between calls: 128 MB, 90,000 atoms at 11 Å
 
 CollectWithin collect_within() {
     switch (active_isa()) {
@@ -43,7 +44,8 @@ struct System {
     std::vector<int32_t> owner;
     std::vector<int32_t> shift;
     std::vector<int64_t> row_ptr;
-    std::vector<int32_t> columns;
+    std::unique_ptr<int32_t[]> columns;  // not a vector: it would be filled with zeros first
+    int64_t n_pairs() const { return row_ptr[n_atoms]; }
     int64_t size() const { return static_cast<int64_t>(owner.size()); }
 };
 
@@ -201,7 +203,12 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
     const double *x = xyz[0].data(), *y = xyz[1].data(), *z = xyz[2].data();
     const int64_t chunk = std::max<int64_t>(16, (n_atoms + 8 * threads - 1) / (8 * threads));
     const int64_t n_chunks = (n_atoms + chunk - 1) / chunk;
-    std::vector<std::vector<int32_t>> found(n_chunks);
+    // Kept from call to call, up to a limit: fresh memory would cost more than the search (a page fault each 4 kB).
+    thread_local std::vector<std::vector<int32_t>> kept;
+    std::vector<std::vector<int32_t>> found;
+    found.swap(kept);
+    found.resize(n_chunks);
+    std::vector<int64_t> n_found(n_chunks, 0);
     bool enough_memory = true;
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
     for (int64_t c = 0; c < n_chunks; ++c) {
@@ -245,14 +252,15 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
             used += n_shell;
             system.row_ptr[k + 1] = used - row_begin;
         }
-        list.resize(used);
+        n_found[c] = used;
     }
     if (!enough_memory) return NO_MEMORY;
     for (int64_t k = 0; k < n_atoms; ++k) system.row_ptr[k + 1] += system.row_ptr[k];
-    system.columns.resize(system.row_ptr[n_atoms]);
+    system.columns.reset(new int32_t[system.n_pairs()]);
 #pragma omp parallel for schedule(static) num_threads(threads) if (n_chunks > 1)
     for (int64_t c = 0; c < n_chunks; ++c)
-        std::copy(found[c].begin(), found[c].end(), system.columns.begin() + system.row_ptr[c * chunk]);
+        std::copy(found[c].begin(), found[c].begin() + n_found[c], system.columns.get() + system.row_ptr[c * chunk]);
+    if (system.n_pairs() <= KEEP_UP_TO) kept.swap(found);
     return OK;
 }
 
@@ -284,7 +292,7 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
     if (status != rk::OK) return status;
     sizes[0] = sizes[1] = 0;
     for (const auto& system : *systems) {
-        sizes[0] += static_cast<int64_t>(system.columns.size());
+        sizes[0] += system.n_pairs();
         sizes[1] += system.size();
     }
     if (sizes[1] > rk::MAX_INDEX) return rk::TOO_MANY;
@@ -304,7 +312,7 @@ RK_EXPORT int64_t rk_neighbors_export(void* handle, const int64_t* batch_ptr, in
         const rk::System& system = (*systems)[s];
         const int64_t atom_base = batch_ptr[s], n = system.n_atoms;
         for (int64_t k = 0; k < n; ++k) row_ptr[atom_base + k + 1] = pair_base + system.row_ptr[k + 1];
-        for (size_t p = 0; p < system.columns.size(); ++p) {
+        for (int64_t p = 0; p < system.n_pairs(); ++p) {
             const int64_t column = system.columns[p];
             columns[pair_base + p] = static_cast<int32_t>(column < n ? atom_base + column : image_base + column - n);
         }
@@ -314,7 +322,7 @@ RK_EXPORT int64_t rk_neighbors_export(void* handle, const int64_t* batch_ptr, in
             for (int a = 0; a < 3; ++a) shifts[3 * slot + a] = system.shift[3 * e + a];
         }
         image_base += system.size() - n;
-        pair_base += static_cast<int64_t>(system.columns.size());
+        pair_base += system.n_pairs();
     }
     return rk::OK;
 }
