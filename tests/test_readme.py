@@ -31,3 +31,8 @@ def test_readme_commands_are_known():
         options, unknown = _parser().parse_known_args(line.split())
         assert not unknown, f"`silica-md {line}`: {unknown}"
         assert callable(options.command)
+
+
+def test_readme_has_no_blanks_left():
+    assert "@@" not in README
+    assert "TODO" not in README
