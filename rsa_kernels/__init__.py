@@ -3,8 +3,23 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, pair, random, units
+from . import cells, errors, pair, random, reciprocal, units
 from .neighbors import NeighborList, neighbor_list
+from .reciprocal import Modes, accumulate_modes, gather_modes, reciprocal_attention, reciprocal_modes
 
 __version__ = "0.1.0"
-__all__ = ["NeighborList", "cells", "errors", "neighbor_list", "pair", "random", "units"]
+__all__ = [
+    "Modes",
+    "NeighborList",
+    "accumulate_modes",
+    "cells",
+    "errors",
+    "gather_modes",
+    "neighbor_list",
+    "pair",
+    "random",
+    "reciprocal",
+    "reciprocal_attention",
+    "reciprocal_modes",
+    "units",
+]

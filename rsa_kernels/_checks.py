@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -70,3 +71,12 @@ def batch(batch_ptr: Tensor | None, n_atoms: int, device: torch.device) -> Tenso
     if int(batch_ptr[0]) != 0 or int(batch_ptr[-1]) != n_atoms or bool((steps < 0).any()):
         raise ValueError(f"`batch_ptr` must rise from 0 to the number of atoms {n_atoms}, got {batch_ptr.tolist()}")
     return batch_ptr.contiguous()
+
+
+def offsets(name: str, pointers: Tensor, count: int, what: str) -> list[tuple[int, int]]:
+    """Ranges of the systems from their offsets, (n_systems + 1,), rising from 0 to `count`; waits for a GPU."""
+    values = pointers.tolist()
+    ranges = list(itertools.pairwise(values))
+    if not ranges or values[0] != 0 or values[-1] != count or any(low > high for low, high in ranges):
+        raise ValueError(f"`{name}` must rise from 0 to the number of {what} {count}, got {values}")
+    return ranges

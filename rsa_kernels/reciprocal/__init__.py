@@ -1,0 +1,16 @@
+"""The one door to reciprocal space: waves of a cell, attention through them, Ewald sums."""
+
+from . import reference, spectra
+from .modes import Modes, padded_cell, reciprocal_modes
+from .op import accumulate_modes, gather_modes, reciprocal_attention
+
+__all__ = [
+    "Modes",
+    "accumulate_modes",
+    "gather_modes",
+    "padded_cell",
+    "reciprocal_attention",
+    "reciprocal_modes",
+    "reference",
+    "spectra",
+]

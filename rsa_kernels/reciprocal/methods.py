@@ -1,0 +1,65 @@
+"""Runs a method on every system of a batch: where the registered ops get their numbers from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .. import _checks
+from ..errors import NonFiniteError
+from . import mode_space
+from .transform import SpectralTransform
+
+_WAVES = 1 << 23
+"""Numbers of a chunk of waves (atoms × modes) that a spectral sum holds at a time: 64 MiB in float64."""
+_CHANNELS = 1 << 24
+"""Numbers of a block of channels (atoms × channels) at a time: 128 MiB in float64."""
+_MESH_BYTES = 1 << 30
+"""Meshes of a block of channels at a time."""
+
+
+class Systems:
+    """Slices of atoms and modes of every system, checked; empty ones are left out."""
+
+    def __init__(self, fractional: Tensor, miller: Tensor, batch_ptr: Tensor, mode_ptr: Tensor):
+        atoms = _checks.offsets("batch_ptr", batch_ptr, fractional.shape[0], "atoms")
+        modes = _checks.offsets("modes.mode_ptr", mode_ptr, miller.shape[0], "modes")
+        self.pairs = [(slice(*a), slice(*m)) for a, m in zip(atoms, modes, strict=True) if a[0] < a[1] and m[0] < m[1]]
+        self.sizes = tuple((a.stop - a.start, m.stop - m.start) for a, m in self.pairs)
+        if not fractional.is_cuda and not bool(torch.isfinite(fractional).all()):
+            raise NonFiniteError("`positions` or `cell` holds NaN or infinite values")
+
+    def __iter__(self) -> Iterator[tuple[slice, slice]]:
+        return iter(self.pairs)
+
+
+def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int, tolerance: float):
+    """Transforms of one system by the spectral or the grid method, with the blocks of channels to run on each."""
+    heads, d = q.shape[1:]
+    n_atoms, n_modes = fractional.shape[0], miller.shape[0]
+    width = max(_CHANNELS // n_atoms, 1)
+    if method == "grid":
+        from .grid import GridTransform, grid_bytes, plan_grid
+
+        plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, q.dtype)
+        width = max(min(width, _MESH_BYTES // grid_bytes(plan, 1, q.dtype)), 1)
+        blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
+        yield mode_space.Stream(slice(0, n_modes), GridTransform(fractional, miller, q.dtype, plan), blocks)
+        return
+    transform = _spectral_transform(q.device)
+    blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
+    chunk = math.ceil(n_modes / math.ceil(n_modes * n_atoms / _WAVES)) if n_modes else 1
+    for low in range(0, n_modes, chunk):
+        modes = slice(low, min(low + chunk, n_modes))
+        yield mode_space.Stream(modes, transform(fractional, miller[modes], q.dtype), blocks)
+
+
+def _spectral_transform(device: torch.device):
+    if device.type == "cuda":
+        from .triton_spectral import TritonSpectralTransform
+
+        return TritonSpectralTransform
+    return SpectralTransform
