@@ -26,37 +26,36 @@ _SCORES = 1 << 21
 
 def forward(q, k, v, fractional, miller, weights) -> Tensor:
     """u_i = s Σ_j (q_i·k_j) K_ij v_j, (n_atoms, heads, d_v)."""
-    q, k, v = _by_head(q), _by_head(k), _by_head(v)
-    u, scale = torch.zeros_like(v), 1.0 / math.sqrt(q.shape[-1])
-    for pair in _tiles(q, fractional, miller, weights):
-        kernel = pair.kernel()
-        for one, other, K in pair.directions(kernel):
-            scores = (q[:, one] @ k[:, other].mT).mul_(scale).mul_(K)
+    q, k, v = _by_head(q).mul_(1.0 / math.sqrt(q.shape[-1])), _by_head(k), _by_head(v)
+    u, space = torch.zeros_like(v), Workspace(q)
+    for pair in _tiles(space, fractional, miller, weights):
+        for one, other, K in pair.directions(pair.kernel()):
+            scores = space.product("S", q[:, one], k[:, other].mT).mul_(K)
             u[:, one].baddbmm_(scores, v[:, other])
     return u.transpose(0, 1).contiguous()
 
 
 def backward(g, q, k, v, fractional, miller, weights) -> tuple[Tensor, ...]:
     """Gradient of Σ_i g_i·u_i with respect to q, k, v, fractional coordinates and weights."""
-    g, q, k, v = _by_head(g), _by_head(q), _by_head(k), _by_head(v)
-    gq, gk, gv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
-    gf, gw = torch.zeros_like(fractional), torch.zeros_like(weights)
     scale = 1.0 / math.sqrt(q.shape[-1])
-    for pair in _tiles(q, fractional, miller, weights):
+    g, q, k, v = _by_head(g).mul_(scale), _by_head(q), _by_head(k), _by_head(v)
+    gq, gk, gv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
+    gf, space = torch.zeros_like(fractional), Workspace(q)
+    by_wave = q.new_zeros((tile_size(len(fractional), len(q)), 2 * len(miller)))
+    for pair in _tiles(space, fractional, miller, weights):
         kernel, both = pair.kernel(), None
         for one, other, K in pair.directions(kernel):
-            S = (q[:, one] @ k[:, other].mT).mul_(scale)
-            T = g[:, one] @ v[:, other].mT
+            S = space.product("S", q[:, one], k[:, other].mT)
+            T = space.product("T", g[:, one], v[:, other].mT)
             both = _add_direction(both, pair.is_diagonal, _over_heads(S, T))
-            T *= scale
             SK, TK = S.mul_(K), T.mul_(K)
             gq[:, one].baddbmm_(TK, k[:, other])
             gk[:, other].baddbmm_(TK.mT, q[:, one])
             gv[:, other].baddbmm_(SK.mT, g[:, one])
         for atoms, E, W in pair.sides(both):
-            gf[atoms] += pair.along(_cross(E, W), pair.w)
-            gw += _per_mode(E * W)
-    return (*(x.transpose(0, 1).contiguous() for x in (gq, gk, gv)), gf, gw)
+            by_wave[: len(E)].addcmul_(E, W)
+            gf[atoms] += pair.along(_cross(E, W, space), pair.w)
+    return (*(x.transpose(0, 1).contiguous() for x in (gq, gk, gv)), gf, _per_mode(by_wave))
 
 
 def backward_backward(aq, ak, av, af, aw, g, q, k, v, fractional, miller, weights) -> tuple[Tensor, ...]:
@@ -65,7 +64,7 @@ def backward_backward(aq, ak, av, af, aw, g, q, k, v, fractional, miller, weight
     hg, hq, hk, hv = (torch.zeros_like(x) for x in (g, q, k, v))
     hf, hw = torch.zeros_like(fractional), torch.zeros_like(weights)
     scale = 1.0 / math.sqrt(q.shape[-1])
-    for pair in _tiles(q, fractional, miller, weights, af, aw):
+    for pair in _tiles(Workspace(q), fractional, miller, weights, af, aw):
         kernel, rate = pair.kernel(), pair.kernel_rate()
         both = dboth = None
         for (one, other, K), (_, _, dK) in zip(pair.directions(kernel), pair.directions(rate), strict=True):
@@ -91,19 +90,22 @@ def backward_backward(aq, ak, av, af, aw, g, q, k, v, fractional, miller, weight
 class _TilePair:
     """Two tiles of atoms (or one, with itself): their waves E, and rates dE along the directions of coordinates."""
 
-    def __init__(self, one: slice, other: slice, waves_of, w: Tensor, dw: Tensor | None, turns: Tensor):
-        self.one, self.other, self.is_diagonal = one, other, one == other
+    def __init__(
+        self, space: Workspace, one: slice, other: slice, waves_of, w: Tensor, dw: Tensor | None, turns: Tensor
+    ):
+        self.space, self.one, self.other, self.is_diagonal = space, one, other, one == other
         self.w, self.dw, self.turns = w, dw, turns
-        self.E_one, self.dE_one = waves_of(one)
-        self.E_other, self.dE_other = (self.E_one, self.dE_one) if self.is_diagonal else waves_of(other)
+        self.E_one, self.dE_one = waves_of("one", one)
+        self.E_other, self.dE_other = (self.E_one, self.dE_one) if self.is_diagonal else waves_of("other", other)
+        self.wE_one = torch.mul(self.E_one, w, out=space.get("wE", *self.E_one.shape))
 
     def kernel(self) -> Tensor:
         """K, one × other; `w` holds 2 w_m for both halves of the waves."""
-        return (self.E_one * self.w) @ self.E_other.T
+        return self.space.product("K", self.wE_one, self.E_other.T)
 
     def kernel_rate(self) -> Tensor:
         rate = (self.E_one * self.dw).addcmul_(self.dE_one, self.w) @ self.E_other.T
-        return rate.addmm_(self.E_one * self.w, self.dE_other.T)
+        return rate.addmm_(self.wE_one, self.dE_other.T)
 
     def directions(self, K: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
         """Ordered pairs of tiles with their K."""
@@ -116,9 +118,9 @@ class _TilePair:
 
         Σ_i E_i·W_i over both sides is Σ_ij B_ij 2 cos(θ_i − θ_j): on the diagonal B + Bᵀ counts every pair twice.
         """
-        yield self.one, self.E_one, both @ self.E_other
+        yield self.one, self.E_one, self.space.product("W", both, self.E_other)
         if not self.is_diagonal:
-            yield self.other, self.E_other, both.T @ self.E_one
+            yield self.other, self.E_other, self.space.product("W", both.T, self.E_one)
 
     def side_rates(self, both: Tensor, dboth: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Rates of E and W of `sides`."""
@@ -132,23 +134,41 @@ class _TilePair:
         return (per_phase @ (self.turns * w[:n_modes].unsqueeze(1))).to(torch.float64)
 
 
-def _tiles(q, fractional, miller, weights, af=None, aw=None) -> Iterator[_TilePair]:
+def _tiles(space: Workspace, fractional, miller, weights, df=None, dw=None) -> Iterator[_TilePair]:
     """Every unordered pair of tiles; waves are computed anew for each, from coordinates inside the cell."""
-    heads, n_atoms, _ = q.shape
-    tile = tile_size(n_atoms, heads)
+    n_atoms, dtype = len(fractional), space.like.dtype
+    tile = tile_size(n_atoms, len(space.like))
     inside = fractional - fractional.floor()
-    turns64 = 2.0 * math.pi * miller.to(torch.float64)
-    turns = turns64.to(q.dtype)
-    w, dw = (None if x is None else (2.0 * x).to(q.dtype).repeat(2) for x in (weights, aw))
+    turns = 2.0 * math.pi * miller.to(torch.float64)
+    w, dw = (None if x is None else (2.0 * x).to(dtype).repeat(2) for x in (weights, dw))
 
-    def waves_of(atoms: slice) -> tuple[Tensor, Tensor | None]:
-        E = waves(inside[atoms], miller, q.dtype)
-        return E, None if af is None else turned(E, (af[atoms] @ turns64.T).to(q.dtype))
+    def waves_of(name: str, atoms: slice) -> tuple[Tensor, Tensor | None]:
+        E = waves(inside[atoms], miller, space.get(name, atoms.stop - atoms.start, 2 * len(miller)))
+        return E, None if df is None else turned(E, (df[atoms] @ turns.T).to(dtype))
 
     slices = [slice(low, min(low + tile, n_atoms)) for low in range(0, n_atoms, tile)]
     for index, one in enumerate(slices):
         for other in slices[index:]:
-            yield _TilePair(one, other, waves_of, w, dw, turns)
+            yield _TilePair(space, one, other, waves_of, w, dw, turns.to(dtype))
+
+
+class Workspace:
+    """Tiles kept from one pair of tiles to the next: fresh memory costs more than the arithmetic on it."""
+
+    def __init__(self, like: Tensor):
+        self.like = like
+        self._flat: dict[str, Tensor] = {}
+
+    def get(self, name: str, *shape: int) -> Tensor:
+        """Return a tensor of that shape, with the memory of the last one of that name."""
+        size = math.prod(shape)
+        if name not in self._flat or self._flat[name].numel() < size:
+            self._flat[name] = self.like.new_empty(size)
+        return self._flat[name][:size].view(shape)
+
+    def product(self, name: str, left: Tensor, right: Tensor) -> Tensor:
+        """left @ right, in kept memory."""
+        return torch.matmul(left, right, out=self.get(name, *left.shape[:-1], right.shape[-1]))
 
 
 def tile_size(n_atoms: int, heads: int) -> int:
@@ -177,7 +197,8 @@ def _add_direction(both: Tensor | None, is_diagonal: bool, B: Tensor) -> Tensor:
     return B if both is None else both.add_(B.T)
 
 
-def _cross(E: Tensor, W: Tensor) -> Tensor:
+def _cross(E: Tensor, W: Tensor, space: Workspace | None = None) -> Tensor:
     """cos θ_E W_sin − sin θ_E W_cos of every atom and mode."""
     n_modes = E.shape[1] // 2
-    return (E[:, :n_modes] * W[:, n_modes:]).sub_(E[:, n_modes:] * W[:, :n_modes])
+    out = None if space is None else space.get("cross", len(E), n_modes)
+    return torch.mul(E[:, :n_modes], W[:, n_modes:], out=out).addcmul_(E[:, n_modes:], W[:, :n_modes], value=-1)

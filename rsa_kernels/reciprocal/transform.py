@@ -38,14 +38,14 @@ class Transform(Protocol):
         """Rates of both results of `gather` as the fractional coordinates move along a."""
 
 
-def waves(fractional: Tensor, miller: Tensor, dtype: torch.dtype) -> Tensor:
-    """[cos θ | sin θ], (n_atoms, 2 n_modes); phases are reduced to half a turn in float64."""
-    turns = fractional @ miller.to(fractional.dtype).T
-    phases = turns.sub_(turns.round()).mul_(2.0 * math.pi).to(dtype)
-    both = torch.empty((phases.shape[0], 2 * phases.shape[1]), dtype=dtype, device=phases.device)
-    torch.cos(phases, out=both[:, : phases.shape[1]])
-    torch.sin(phases, out=both[:, phases.shape[1] :])
-    return both
+def waves(fractional: Tensor, miller: Tensor, out: Tensor) -> Tensor:
+    """[cos θ | sin θ] into (n_atoms, 2 n_modes); phases are reduced to half a turn in float64."""
+    phases = fractional @ miller.to(fractional.dtype).T
+    phases = phases.sub_(phases.round()).mul_(2.0 * math.pi).to(out.dtype)
+    cos, sin = _halves(out)
+    torch.cos(phases, out=cos)
+    torch.sin(phases, out=sin)
+    return out
 
 
 def _halves(both: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +77,8 @@ class SpectralTransform:
 
     def __init__(self, fractional: Tensor, miller: Tensor, dtype: torch.dtype):
         self.turns = 2.0 * math.pi * miller.to(torch.float64)
-        self.waves = waves(fractional - fractional.floor(), miller, dtype)
+        out = torch.empty((len(fractional), 2 * len(miller)), dtype=dtype, device=fractional.device)
+        self.waves = waves(fractional - fractional.floor(), miller, out)
 
     def accumulate(self, x: Tensor) -> Tensor:
         """Z_m = Σ_j (cos θ_jm, sin θ_jm) x_j."""
