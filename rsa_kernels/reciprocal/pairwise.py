@@ -26,7 +26,7 @@ _SCORES = 1 << 21
 
 def forward(q, k, v, fractional, miller, weights) -> Tensor:
     """u_i = s Σ_j (q_i·k_j) K_ij v_j, (n_atoms, heads, d_v)."""
-    q, k, v = _by_head(q).mul_(1.0 / math.sqrt(q.shape[-1])), _by_head(k), _by_head(v)
+    q, k, v = _by_head(q / math.sqrt(q.shape[-1])), _by_head(k), _by_head(v)
     u, space = torch.zeros_like(v), Workspace(q)
     for pair in _tiles(space, fractional, miller, weights):
         for one, other, K in pair.directions(pair.kernel()):
@@ -37,8 +37,7 @@ def forward(q, k, v, fractional, miller, weights) -> Tensor:
 
 def backward(g, q, k, v, fractional, miller, weights) -> tuple[Tensor, ...]:
     """Gradient of Σ_i g_i·u_i with respect to q, k, v, fractional coordinates and weights."""
-    scale = 1.0 / math.sqrt(q.shape[-1])
-    g, q, k, v = _by_head(g).mul_(scale), _by_head(q), _by_head(k), _by_head(v)
+    g, q, k, v = _by_head(g / math.sqrt(q.shape[-1])), _by_head(q), _by_head(k), _by_head(v)
     gq, gk, gv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     gf, space = torch.zeros_like(fractional), Workspace(q)
     by_wave = q.new_zeros((tile_size(len(fractional), len(q)), 2 * len(miller)))
