@@ -3,9 +3,9 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, pair, random, reciprocal, units
+from . import cells, errors, nn, pair, random, reciprocal, units
 from .neighbors import NeighborList, neighbor_list
-from .reciprocal import Modes, accumulate_modes, gather_modes, reciprocal_attention, reciprocal_modes
+from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
 
 __version__ = "0.1.0"
 __all__ = [
@@ -14,8 +14,10 @@ __all__ = [
     "accumulate_modes",
     "cells",
     "errors",
+    "explain",
     "gather_modes",
     "neighbor_list",
+    "nn",
     "pair",
     "random",
     "reciprocal",

@@ -1,6 +1,6 @@
 """The one door to reciprocal space: waves of a cell, attention through them, Ewald sums."""
 
-from . import reference, spectra
+from . import published, reference, spectra
 from .modes import Modes, padded_cell, reciprocal_modes
 from .op import accumulate_modes, gather_modes, reciprocal_attention
 
@@ -9,6 +9,7 @@ __all__ = [
     "accumulate_modes",
     "gather_modes",
     "padded_cell",
+    "published",
     "reciprocal_attention",
     "reciprocal_modes",
     "reference",
