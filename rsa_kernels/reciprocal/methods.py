@@ -11,13 +11,15 @@ from torch import Tensor
 from .. import _checks
 from ..errors import NonFiniteError
 from . import mode_space
+from .grid import GridTransform, grid_bytes
+from .grid_plan import plan_grid
 from .transform import SpectralTransform
 
-_WAVES = 1 << 23
+WAVES = 1 << 23
 """Numbers of a chunk of waves (atoms × modes) that a spectral sum holds at a time: 64 MiB in float64."""
-_CHANNELS = 1 << 24
+CHANNELS = 1 << 24
 """Numbers of a block of channels (atoms × channels) at a time: 128 MiB in float64."""
-_MESH_BYTES = 1 << 30
+MESH_BYTES = 1 << 30
 """Meshes of a block of channels at a time."""
 
 
@@ -40,18 +42,16 @@ def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int
     """Transforms of one system by the spectral or the grid method, with the blocks of channels to run on each."""
     heads, d = q.shape[1:]
     n_atoms, n_modes = fractional.shape[0], miller.shape[0]
-    width = max(_CHANNELS // n_atoms, 1)
+    width = max(CHANNELS // n_atoms, 1)
     if method == "grid":
-        from .grid import GridTransform, grid_bytes, plan_grid
-
-        plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, q.dtype)
-        width = max(min(width, _MESH_BYTES // grid_bytes(plan, 1, q.dtype)), 1)
+        plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, q.dtype, n_atoms=n_atoms)
+        width = max(min(width, MESH_BYTES // grid_bytes(plan, 1, q.dtype)), 1)
         blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
         yield mode_space.Stream(slice(0, n_modes), GridTransform(fractional, miller, q.dtype, plan), blocks)
         return
     transform = _spectral_transform(q.device)
     blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
-    chunk = math.ceil(n_modes / math.ceil(n_modes * n_atoms / _WAVES)) if n_modes else 1
+    chunk = math.ceil(n_modes / math.ceil(n_modes * n_atoms / WAVES)) if n_modes else 1
     for low in range(0, n_modes, chunk):
         modes = slice(low, min(low + chunk, n_modes))
         yield mode_space.Stream(modes, transform(fractional, miller[modes], q.dtype), blocks)
