@@ -4,8 +4,9 @@ Importing touches no device and never fails for want of CUDA, Triton or a compil
 """
 
 from . import cells, errors, nn, pair, random, reciprocal, units
+from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
-from .reciprocal import Modes, accumulate_modes, gather_modes, reciprocal_attention, reciprocal_modes
+from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
 
 __version__ = "0.1.0"
 __all__ = [
@@ -14,6 +15,9 @@ __all__ = [
     "accumulate_modes",
     "cells",
     "errors",
+    "ewald",
+    "ewald_energy",
+    "explain",
     "gather_modes",
     "neighbor_list",
     "nn",
