@@ -10,11 +10,13 @@ from native_settings import threads
 from reciprocal_systems import (
     D_V,
     EXACT,
+    GRID_BOUND,
     HEADS,
     METHODS,
     MIXED,
     SINGLE,
     SYSTEMS,
+    TOLERANCE,
     WAVES,
     D,
     System,
@@ -141,7 +143,8 @@ def test_states_equal_the_definition(method, name, cut, monkeypatch):
     where, miller, _, batch_ptr, mode_ptr = arguments(system)
     wanted = reference.accumulate_modes(k, v, where, miller, batch_ptr, mode_ptr)
     modes = system.modes()
-    states = rk.accumulate_modes(k, v, system.positions, system.cell, modes, system.batch_ptr, method, tolerance=1e-6)
+    geometry = system.positions, system.cell, modes, system.batch_ptr
+    states = rk.accumulate_modes(k, v, *geometry, method, tolerance=TOLERANCE[k.dtype])
     assert states.shape == (2, modes.n_modes, HEADS, D, D_V)
     assert_near(states, wanted, bound_of(method))
 
@@ -166,7 +169,7 @@ def test_float32_is_as_exact_as_the_definition_in_float32(method, shape):
 
     allowed = 3.0 * error(system.run("reference", leaves))
     if method.startswith("grid"):
-        allowed += 1e-6
+        allowed += TOLERANCE[torch.float32]
     assert error(system.run(method, leaves)) <= allowed
 
 
@@ -187,8 +190,8 @@ def test_bfloat16_is_float32_arithmetic(method):
 def test_auto_is_one_of_the_methods(name):
     system = SYSTEMS[name]
     leaves = system.leaves()
-    assert_near(system.run("auto", leaves), system.run("reference", leaves), bound_of("grid"))
-    assert_near(system.run("auto halves", leaves), system.run("reference", leaves), bound_of("grid"))
+    assert_near(system.run("auto", leaves), system.run("reference", leaves), GRID_BOUND)
+    assert_near(system.run("auto halves", leaves), system.run("reference", leaves), GRID_BOUND)
 
 
 def test_float32_coordinates_are_taken_as_they_are():
@@ -248,7 +251,7 @@ def with_forces(system, method, leaves):
 
 def assert_all_near(found, wanted, method, rounding=1e-12):
     for ours, theirs in zip(found, wanted, strict=True):
-        assert_near(ours, theirs, bound_of(method, rounding, of_tolerance=10.0))
+        assert_near(ours, theirs, bound_of(method, rounding))
 
 
 def rotation():
@@ -275,8 +278,8 @@ def test_translation_rotation_permutation(name, method):
     found = with_forces(shuffled, method, [x[order] for x in leaves])
     assert_all_near(found, (u[order], forces[order], bend), method)
     # A grid knows where its points are; what it may break is its tolerance.
-    assert float(forces.sum(0).abs().max()) <= bound_of(method, 1e-12, 10.0) * float(forces.abs().max())
-    assert_near(bend, bend.transpose(1, 2), bound_of(method, 1e-12, 10.0))
+    assert float(forces.sum(0).abs().max()) <= bound_of(method, 1e-12) * float(forces.abs().max())
+    assert_near(bend, bend.transpose(1, 2), bound_of(method, 1e-12))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -334,7 +337,7 @@ def test_states_of_shared_out_atoms_add_up(method):
 
     def shared_out(q, k, v, positions, cell):
         modes = system.modes(cell)
-        options = {"method": method, "tolerance": 1e-6}
+        options = {"method": method, "tolerance": TOLERANCE[torch.float64]}
         states = sum(rk.accumulate_modes(k[o], v[o], positions[o], cell, modes, **options) for o in owned)
         parts = [rk.gather_modes(q[o], states, positions[o], cell, modes, **options) for o in owned]
         return torch.cat(parts)[torch.argsort(torch.cat(owned))]
