@@ -111,3 +111,13 @@ def volume(cell: Tensor) -> Tensor:
 def heights(cell: Tensor) -> Tensor:
     """Distances between opposite faces, (..., 3), Å: h_a = V / |b × c| = 1 / |row of A⁻ᵀ|."""
     return 1.0 / torch.linalg.inv(cell).norm(dim=-2)
+
+
+def inverse(cell: Tensor) -> Tensor:
+    """A⁻¹ of (..., 3, 3) cells, columns b × c, c × a, a × b over V; not finite where the cell is singular.
+
+    Written out, so that a GPU is not waited for and a compiled graph is not broken by a check.
+    """
+    a, b, c = cell.unbind(dim=-2)
+    columns = torch.stack([torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)], dim=-1)
+    return columns / (a * columns[..., 0]).sum(dim=-1)[..., None, None]

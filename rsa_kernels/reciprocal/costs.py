@@ -144,7 +144,7 @@ def counts(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tol
     if method == "pairwise":
         # K twice and (B + Bᵀ) E, products by head; waves anew for each pair of tiles.
         products = n * n * (4.0 * m + heads * (4.0 * d + 3.0 * d_v))
-        waves = 2.0 * n * m * (1.0 + 0.5 * n / pairwise.tile_size(n, heads))
+        waves = 2.0 * n * m * (1.0 + 0.5 * n / pairwise.tile_size(n, heads, m))
         return Rates(product=products, wave=waves, pair=n * n * heads, channel=0.0, mesh=0.0, call=1.0)
     if method == "spectral":
         # Eight products of atoms, waves (cosine and sine) and channels.
@@ -177,7 +177,7 @@ def _bytes(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tol
 
     size, channels = dtype.itemsize, heads * d * d_v
     if method == "pairwise":
-        tile = pairwise.tile_size(n, heads)
+        tile = pairwise.tile_size(n, heads, m)
         return size * (tile * m * 2 * 6 + 3 * heads * tile * tile + 8 * n * heads * (d + d_v))
     block = n * min(channels, max(CHANNELS // n, d_v))
     if method == "spectral":

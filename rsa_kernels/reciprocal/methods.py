@@ -32,7 +32,7 @@ class Systems:
         self.pairs = [(slice(*a), slice(*m)) for a, m in zip(atoms, modes, strict=True) if a[0] < a[1] and m[0] < m[1]]
         self.sizes = tuple((a.stop - a.start, m.stop - m.start) for a, m in self.pairs)
         if not fractional.is_cuda and not bool(torch.isfinite(fractional).all()):
-            raise NonFiniteError("`positions` or `cell` holds NaN or infinite values")
+            raise NonFiniteError("`positions` or `cell` holds NaN or infinite values, or `cell` is singular")
 
     def __iter__(self) -> Iterator[tuple[slice, slice]]:
         return iter(self.pairs)
@@ -51,7 +51,9 @@ def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int
         return
     transform = _spectral_transform(q.device)
     blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
-    chunk = math.ceil(n_modes / math.ceil(n_modes * n_atoms / WAVES)) if n_modes else 1
+    # Of as many waves as keep both the waves of the atoms and the states of a block of channels small.
+    rows = max(n_atoms, 2 * min(width, heads * d * d_v))
+    chunk = math.ceil(n_modes / math.ceil(n_modes * rows / WAVES))
     for low in range(0, n_modes, chunk):
         modes = slice(low, min(low + chunk, n_modes))
         yield mode_space.Stream(modes, transform(fractional, miller[modes], q.dtype), blocks)

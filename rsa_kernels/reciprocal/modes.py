@@ -38,6 +38,14 @@ class Modes:
     mode_ptr: Tensor
     k_cut: float
 
+    def __post_init__(self):
+        _checks.tensor("miller", self.miller, dtypes=(torch.int32,))
+        _checks.shape("miller", self.miller, "n_modes", 3)
+        _checks.tensor("weights", self.weights, dtypes=(torch.float64,), device=self.miller.device)
+        _checks.shape("weights", self.weights, self.miller.shape[0])
+        _checks.tensor("mode_ptr", self.mode_ptr, dtypes=(torch.int64,), device=self.miller.device)
+        _checks.shape("mode_ptr", self.mode_ptr, "n_systems + 1")
+
     @property
     def n_modes(self) -> int:
         """Number of waves of all systems; the full space has twice as many."""
@@ -100,8 +108,9 @@ def reciprocal_modes(
     Raises
     ------
     ValueError
-        `k_cut` not positive, a singular cell, a direction that is not periodic, a spectrum that is not finite or of
-        the wrong shape.
+        `k_cut` not positive, a singular cell, a direction that is not periodic, a spectrum of the wrong shape.
+    rsa_kernels.errors.NonFiniteError
+        A cell or a spectrum that is NaN or infinite.
     rsa_kernels.errors.CapacityError
         More waves than memory; says how many and what k_cut would fit.
 
@@ -125,7 +134,7 @@ def reciprocal_modes(
         )
     batched = batched.to(torch.float64)
     cells.complete(batched.detach(), flags)
-    inverse = torch.linalg.inv(batched)
+    inverse = cells.inverse(batched)
     found = [half_space(one, float(k_cut)) for one in batched.detach().cpu()]
     counts = torch.tensor([0] + [len(one) for one in found])
     miller = torch.cat(found).to(cell.device)

@@ -55,7 +55,8 @@ def reciprocal_attention(
     method : {"auto", "pairwise", "spectral", "grid"}
         Tiles over pairs, sum over waves, or particle mesh; "auto" is what `explain` says.
     tolerance : float
-        Relative error allowed to the grid method; the others are exact.
+        Relative error (root mean square over atoms, of u and of its derivatives) allowed to the grid method; the
+        others are exact.
 
     Returns
     -------
@@ -113,8 +114,8 @@ def accumulate_modes(
     Returns
     -------
     Tensor
-        (2, n_modes, heads, d, d_v): C and S. Sums over atoms, so atoms shared out among processes need one all-reduce
-        of this before `gather_modes` (whose backward is again an all-reduce).
+        (2, n_modes, heads, d, d_v): C and S, float32 for leaves in bfloat16. They are sums over atoms: atoms shared out
+        among processes need one all-reduce of them before `gather_modes`, whose backward is again an all-reduce.
 
     Notes
     -----
@@ -124,9 +125,8 @@ def accumulate_modes(
     _check_leaf("v", v, like=k, shape=(k.shape[0], heads, "d_v"))
     _check_half(method)
     fractional, _, pointers = _geometry(positions, cell, modes, batch_ptr, k, method, tolerance)
-    dtype = k.dtype
-    k, v = (x.float() if dtype == torch.bfloat16 else x for x in (k, v))
-    return accumulate_op(k, v, fractional, modes.miller, *pointers, method, float(tolerance)).to(dtype)
+    k, v = (x.float() if x.dtype == torch.bfloat16 else x for x in (k, v))
+    return accumulate_op(k, v, fractional, modes.miller, *pointers, method, float(tolerance))
 
 
 def gather_modes(
@@ -156,12 +156,11 @@ def gather_modes(
     First and second derivatives with respect to q, states, positions, cell and weights.
     """
     heads, d = _check_leaf("q", q)
+    dtype, q = q.dtype, q.float() if q.dtype == torch.bfloat16 else q
     _checks.tensor("states", states, dtypes=(q.dtype,), device=q.device)
     _checks.shape("states", states, 2, modes.n_modes if isinstance(modes, Modes) else "n_modes", heads, d, "d_v")
     _check_half(method)
     fractional, weights, pointers = _geometry(positions, cell, modes, batch_ptr, q, method, tolerance)
-    dtype = q.dtype
-    q, states = (x.float() if dtype == torch.bfloat16 else x for x in (q, states))
     return gather_op(q, states, fractional, modes.miller, weights, *pointers, method, float(tolerance)).to(dtype)
 
 
@@ -209,7 +208,7 @@ def _geometry(positions, cell, modes, batch_ptr, like, method, tolerance) -> tup
 
 def _fractional(positions: Tensor, batched: Tensor, batch_ptr: Tensor) -> Tensor:
     """f = r A⁻¹ in float64, differentiable."""
-    inverse = torch.linalg.inv(batched.to(torch.float64))
+    inverse = cells.inverse(batched.to(torch.float64))
     positions = positions.to(torch.float64)
     if inverse.shape[0] == 1:
         return positions @ inverse[0]

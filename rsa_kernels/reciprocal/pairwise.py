@@ -22,6 +22,8 @@ _TILE = 512
 """Atoms a side: products are large enough for full speed and the N²/2 tiles small enough for the caches."""
 _SCORES = 1 << 21
 """Numbers in the largest (heads, tile, tile) temporary."""
+_WAVES = 1 << 22
+"""Numbers in the largest (tile, 2 n_modes) temporary."""
 
 
 def forward(q, k, v, fractional, miller, weights) -> Tensor:
@@ -40,7 +42,7 @@ def backward(g, q, k, v, fractional, miller, weights) -> tuple[Tensor, ...]:
     g, q, k, v = _by_head(g / math.sqrt(q.shape[-1])), _by_head(q), _by_head(k), _by_head(v)
     gq, gk, gv = torch.zeros_like(q), torch.zeros_like(k), torch.zeros_like(v)
     gf, space = torch.zeros_like(fractional), Workspace(q)
-    by_wave = q.new_zeros((tile_size(len(fractional), len(q)), 2 * len(miller)))
+    by_wave = q.new_zeros((tile_size(len(fractional), len(q), len(miller)), 2 * len(miller)))
     for pair in _tiles(space, fractional, miller, weights):
         kernel, both = pair.kernel(), None
         for one, other, K in pair.directions(kernel):
@@ -136,7 +138,7 @@ class _TilePair:
 def _tiles(space: Workspace, fractional, miller, weights, df=None, dw=None) -> Iterator[_TilePair]:
     """Every unordered pair of tiles; waves are computed anew for each, from coordinates inside the cell."""
     n_atoms, dtype = len(fractional), space.like.dtype
-    tile = tile_size(n_atoms, len(space.like))
+    tile = tile_size(n_atoms, len(space.like), len(miller))
     inside = fractional - fractional.floor()
     turns = 2.0 * math.pi * miller.to(torch.float64)
     w, dw = (None if x is None else (2.0 * x).to(dtype).repeat(2) for x in (weights, dw))
@@ -170,9 +172,9 @@ class Workspace:
         return torch.matmul(left, right, out=self.get(name, *left.shape[:-1], right.shape[-1]))
 
 
-def tile_size(n_atoms: int, heads: int) -> int:
+def tile_size(n_atoms: int, heads: int, n_modes: int = 1) -> int:
     """Atoms a side, equal parts of the system."""
-    largest = min(_TILE, math.isqrt(_SCORES // heads))
+    largest = max(min(_TILE, math.isqrt(_SCORES // heads), _WAVES // (2 * n_modes)), 1)
     return math.ceil(n_atoms / math.ceil(n_atoms / largest)) if n_atoms else 1
 
 
