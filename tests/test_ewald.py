@@ -363,13 +363,15 @@ def test_an_accuracy_holds_for_every_system_of_a_batch():
 # --- the pass for molecular dynamics -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["spectral", "grid"])
 @pytest.mark.parametrize("batched", [False, True])
-def test_waves_alone_have_the_energy_forces_virial_and_potential_of_the_definition(batched):
+def test_waves_alone_have_the_energy_forces_virial_and_potential_of_the_definition(batched, method):
     systems = [random_system(6, 0, net=0.4), crystal("ZnS"), random_system(5, 4)] if batched else [random_system()]
     positions, charges, cells, ptr = batch_of(systems)
     sigma, k_cut = 0.9, 5.5
-    waves = ewald.ewald_waves(cells, sigma, k_cut)
-    result = ewald.evaluate_waves(positions, charges, waves, ptr)
+    waves = ewald.ewald_waves(cells, ptr, sigma, k_cut, method=method, tolerance=1e-12)
+    assert waves.method == method
+    result = ewald.evaluate_waves(positions, charges, waves)
 
     def by_autograd(x, q, h, k):
         modes = rk.reciprocal_modes(h, k_cut, rk.reciprocal.spectra.ewald(sigma), window_start=0.9)
@@ -393,18 +395,52 @@ def test_waves_alone_have_the_energy_forces_virial_and_potential_of_the_definiti
             torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-10)
 
 
-def test_wave_sums_follow_the_rules_of_ops():
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-5])
+def test_forces_and_virial_of_a_mesh_are_derivatives_of_its_energy(tolerance):
+    """However coarse the mesh: what a run conserves is the energy that is computed."""
     positions, charges, cell = random_system()
-    waves = ewald.ewald_waves(cell, 0.9, 3.0)
-    modes = waves.modes
-    arguments = (
-        charges, positions @ waves.inverse[0], modes.miller, modes.weights, torch.tensor([0, 6]), modes.mode_ptr,
-        "spectral", 1e-5,
-    )  # fmt: skip
-    torch.library.opcheck(torch.ops.rsa_kernels.ewald_wave_sums.default, arguments)
-    with pytest.raises(rk.errors.DerivativeNotProvidedError):
-        leaf = charges.clone().requires_grad_()
-        torch.ops.rsa_kernels.ewald_wave_sums(leaf, *arguments[1:])[0].sum().backward()
+    ptr, h = torch.tensor([0, 6]), 1e-4
+
+    def evaluate(x, box):
+        waves = ewald.ewald_waves(box, ptr, 0.9, 4.0, method="grid", tolerance=tolerance)
+        return ewald.evaluate_waves(x, charges, waves)
+
+    generator = torch.Generator().manual_seed(5)
+    direction = torch.randn(6, 3, generator=generator, dtype=DOUBLE)
+    result = evaluate(positions, cell)
+    up, down = (float(evaluate(positions + s * h * direction, cell).energy) for s in (1, -1))
+    assert (down - up) / (2 * h) == pytest.approx(float((result.forces * direction).sum()), rel=1e-6)
+    # Under strain the mesh goes with the cell, and no wave enters or leaves by this little.
+    strain = torch.tensor([[0.3, 0.1, -0.2], [0.1, -0.5, 0.4], [-0.2, 0.4, 0.2]], dtype=DOUBLE)
+    up, down = (float(evaluate(*strained(positions, cell, s * h * strain)).energy) for s in (1, -1))
+    assert (down - up) / (2 * h) == pytest.approx(float((result.virial[0] * strain).sum()), rel=1e-6)
+
+
+def test_leaving_out_the_virial_changes_nothing_else():
+    positions, charges, cell = random_system()
+    for method in ("spectral", "grid"):
+        waves = ewald.ewald_waves(cell, torch.tensor([0, 6]), 0.9, 4.0, method=method)
+        whole, part = (ewald.evaluate_waves(positions, charges, waves, virial=v) for v in (True, False))
+        assert part.virial is None
+        assert torch.equal(whole.forces, part.forces)
+        assert torch.equal(whole.energy, part.energy)
+
+
+@pytest.mark.parametrize("accuracy", [1e-3, 1e-5, 1e-7])
+def test_a_mesh_adds_less_than_the_error_allowed(accuracy):
+    positions, charges, cell = ionic_melt()
+    chosen = ewald.parameters(charges, cell, accuracy=accuracy)
+    ptr = torch.tensor([0, len(charges)])
+    direct, mesh = (
+        ewald.evaluate_waves(
+            positions,
+            charges,
+            ewald.ewald_waves(cell, ptr, chosen.sigma, chosen.k_cut, method=method, tolerance=chosen.tolerance),
+        ).forces
+        for method in ("spectral", "grid")
+    )
+    error = float((direct - mesh).square().sum(dim=1).mean().sqrt()) / COULOMB
+    assert 0.0 < error < 0.5 * accuracy
 
 
 # --- refusals ----------------------------------------------------------------------------------------------------
@@ -464,12 +500,35 @@ def test_positions_that_are_not_finite_are_refused():
         ({"charges": torch.zeros(5, dtype=DOUBLE)}, ValueError, r"`charges` must have shape \(6,\)"),
         ({"positions": torch.zeros(6, 3)}, TypeError, "`positions` must have dtype torch.float64"),
         ({"positions": torch.zeros(6, 3, dtype=DOUBLE, requires_grad=True)}, ValueError, "must not require gradients"),
-        ({"batch_ptr": torch.tensor([0, 3, 6])}, ValueError, "`waves` must be of the 2 systems"),
     ],
     ids=lambda x: str(x)[:40],
 )
 def test_wrong_arguments_of_the_waves_are_refused(change, error, message):
     positions, charges, cell = random_system()
-    given = {"positions": positions, "charges": charges, "waves": ewald.ewald_waves(cell, 0.9, 3.0)}
+    given = {
+        "positions": positions,
+        "charges": charges,
+        "waves": ewald.ewald_waves(cell, torch.tensor([0, 6]), 0.9, 3.0),
+    }
     with pytest.raises(error, match=message):
         ewald.evaluate_waves(**given | change)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"cell": torch.ones(3, 3, dtype=DOUBLE)}, ValueError, "singular"),
+        ({"cell": torch.eye(3, dtype=DOUBLE).expand(2, 3, 3)}, ValueError, "`cell` must"),
+        ({"batch_ptr": 6}, TypeError, "`batch_ptr` must be a torch.Tensor"),
+        ({"sigma": -0.5}, ValueError, "`sigma` must be positive"),
+        ({"k_cut": 0.0}, ValueError, "`k_cut` must be positive"),
+        ({"method": "pairwise"}, ValueError, "`method` must be one of auto, spectral, grid"),
+        ({"tolerance": -1.0}, ValueError, "`tolerance` must be positive"),
+    ],
+    ids=lambda x: str(x)[:40],
+)
+def test_wrong_arguments_for_making_waves_are_refused(change, error, message):
+    _, _, cell = random_system()
+    given = {"cell": cell, "batch_ptr": torch.tensor([0, 6]), "sigma": 0.9, "k_cut": 3.0}
+    with pytest.raises(error, match=message):
+        ewald.ewald_waves(**given | change)

@@ -10,9 +10,7 @@ from ..neighbors import NeighborList, neighbor_list
 from ..reciprocal import accumulate_modes, reciprocal_modes, spectra
 from ..units import COULOMB
 from .kernel import background_energy, real_space, self_energy
-from .parameters import WINDOW_START, parameters
-
-METHODS = ("auto", "spectral", "grid")
+from .parameters import METHODS, WINDOW_START, parameters
 
 
 def ewald_energy(
@@ -114,9 +112,7 @@ def ewald_energy(
     spectrum = spectra.ewald(chosen.sigma)
     modes = reciprocal_modes(h, chosen.k_cut, spectrum, window_start=WINDOW_START, n_systems=n_systems)
     leaf = q.view(-1, 1, 1)
-    states = accumulate_modes(
-        torch.ones_like(leaf), leaf, x, h, modes, batch_ptr, method, tolerance=wave_tolerance(accuracy)
-    )
+    states = accumulate_modes(torch.ones_like(leaf), leaf, x, h, modes, batch_ptr, method, tolerance=chosen.tolerance)
     waves = COULOMB * modes.weights * states.square().sum(dim=(0, 2, 3, 4))
     mode_system = torch.repeat_interleave(torch.arange(n_systems, device=x.device), modes.mode_ptr.diff())
 
@@ -127,11 +123,6 @@ def ewald_energy(
     net = none.index_add(0, system, q)
     total = total + background_energy(net, cells.volume(batched), chosen.sigma, chosen.cutoff)
     return total.to(positions.dtype)
-
-
-def wave_tolerance(accuracy: float) -> float:
-    """Relative error the mesh may make in the sum over waves, for an accuracy of the forces."""
-    return min(1e-3, accuracy)
 
 
 def _pairs(x, q, h, system, neighbors: NeighborList, sigma: float, cutoff: float) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""The sum over waves for molecular dynamics: energy, forces, virial and potential in one pass, no differentiation."""
+"""The sum over waves for molecular dynamics: forces, virial and potential in one pass, without differentiation."""
 
 from __future__ import annotations
 
@@ -8,159 +8,205 @@ import torch
 from torch import Tensor
 
 from .. import _checks, cells
-from .._library import Kernel, define_op, triton_missing
-from ..reciprocal import Modes, costs, reciprocal_modes, spectra
-from ..reciprocal.methods import Systems, streams
+from ..errors import NonFiniteError
+from ..reciprocal import costs, reciprocal_modes, spectra
+from ..reciprocal.grid import GridTransform, Sites
+from ..reciprocal.grid_plan import plan_grid
+from ..reciprocal.methods import streams
 from ..reciprocal.modes import wave_vectors, window
 from ..units import COULOMB
-from .parameters import WINDOW_START
-
-
-class EwaldWaves(NamedTuple):
-    """Waves of one or more cells, from `ewald_waves`."""
-
-    modes: Modes
-    """Triplets and weights w."""
-    virial: Tensor
-    """(n_modes, 3, 3): −∂w/∂ε of every wave as the cell is strained, w δ + w' k ⊗ k/|k|, with w' the slope of w V."""
-    inverse: Tensor
-    """(n_systems, 3, 3), A⁻¹, 1/Å."""
+from .parameters import METHODS, WINDOW_START
 
 
 class WaveResult(NamedTuple):
-    """Part of an Ewald sum that waves carry; the self terms are not in it."""
+    """The part of an Ewald sum that waves carry; self terms and background are not in it."""
 
     energy: Tensor
     """(n_systems,) eV."""
     forces: Tensor
     """(n_atoms, 3) eV/Å."""
-    virial: Tensor
-    """(n_systems, 3, 3) eV, −dE/dε."""
+    virial: Tensor | None
+    """(n_systems, 3, 3) eV, −dE/dε; None where not asked for."""
     potential: Tensor
-    """(n_atoms,) V: ∂E/∂q, the self terms included in the waves."""
+    """(n_atoms,) V: ∂E/∂q, each charge's own waves included."""
 
 
-def ewald_waves(cell: Tensor, sigma: float, k_cut: float, n_systems: int | None = None) -> EwaldWaves:
-    """Waves |k| < k_cut of the cells with the weights of an Ewald sum, to be kept as long as the cell does not change.
+class EwaldWaves:
+    """Waves of one or more cells with their Ewald weights, ready to sum charges over; see `ewald_waves`.
+
+    Attributes
+    ----------
+    modes : Modes
+        Triplets and weights.
+    virial : Tensor
+        (n_modes, 3, 3): −∂w/∂ε of every wave as the cell is strained.
+    inverse : Tensor
+        (n_systems, 3, 3), A⁻¹, 1/Å.
+    batch_ptr : Tensor
+        (n_systems + 1,) offsets of the systems in the atoms.
+    method : str
+        "spectral" or "grid".
+    """
+
+    def __init__(self, modes, virial: Tensor, inverse: Tensor, batch_ptr: Tensor, method: str, tolerance: float):
+        self.modes, self.virial, self.inverse, self.batch_ptr = modes, virial, inverse, batch_ptr
+        atoms, waves = batch_ptr.tolist(), modes.mode_ptr.tolist()
+        self._systems = [(slice(atoms[k], atoms[k + 1]), slice(waves[k], waves[k + 1])) for k in range(modes.n_systems)]
+        sizes = tuple((a.stop - a.start, m.stop - m.start) for a, m in self._systems)
+        there = tuple((n, m) for n, m in sizes if n and m)
+        leaf = modes.weights.new_empty((0, 1, 1))
+        self.method = costs.resolve(method, there, leaf, 1, tolerance, with_pairs=False)
+        kind = _Mesh if self.method == "grid" else _Direct
+        self._sums = [
+            kind(modes.miller[m], modes.weights[m], n, tolerance) if n and modes.miller[m].numel() else None
+            for (n, _), (_, m) in zip(sizes, self._systems, strict=True)
+        ]
+
+
+def ewald_waves(
+    cell: Tensor, batch_ptr: Tensor, sigma: float, k_cut: float, *, method: str = "auto", tolerance: float = 1e-5
+) -> EwaldWaves:
+    """Prepare the waves |k| < k_cut of cells for `evaluate_waves`; they serve as long as the cells do not change.
 
     Parameters
     ----------
     cell : Tensor
         (3, 3) or (n_systems, 3, 3) Å.
-    sigma, k_cut : float
-        Å and 1/Å; from `parameters`.
-    n_systems : int, optional
-        Where one cell serves for several systems.
+    batch_ptr : Tensor
+        (n_systems + 1,) int64 offsets of the systems in the atoms; [0, n_atoms] for one.
+    sigma, k_cut, tolerance : float
+        Å and 1/Å, and the relative error a mesh may make; from `parameters`.
+    method : {"auto", "spectral", "grid"}
+        Direct sums or a particle mesh; "auto" decides by size.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is wrong, or the tolerance out of reach of a mesh.
+    rsa_kernels.errors.CapacityError
+        More waves than memory.
     """
-    h = cell.detach().to(torch.float64)
+    _checks.tensor("cell", cell, dtypes=(torch.float64, torch.float32))
+    _checks.tensor("batch_ptr", batch_ptr, dtypes=(torch.int64,), device=cell.device)
+    _checks.positive("tolerance", tolerance)
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}")
+    h, count = cell.detach().to(torch.float64), batch_ptr.numel() - 1
     spectrum = spectra.ewald(sigma)
-    modes = reciprocal_modes(h, k_cut, spectrum, window_start=WINDOW_START, n_systems=n_systems)
-    count = modes.n_systems
+    modes = reciprocal_modes(h, k_cut, spectrum, window_start=WINDOW_START, n_systems=count)
+    if modes.n_systems != count:
+        raise ValueError(f"`cell` must be of the {count} systems of `batch_ptr`, got {modes.n_systems}")
     batched, _ = cells.as_batch(h, True, count)
     inverse = torch.linalg.inv(batched)
     system = torch.repeat_interleave(torch.arange(count, device=h.device), modes.mode_ptr.diff())
     vectors = wave_vectors(modes.miller, inverse, system)
+    # w = ŵ(|k|)/V; a strain ε turns k into (1 − ε) k and V into (1 + tr ε) V, so −∂w/∂ε = w 1 + (ŵ'/V) k ⊗ k/|k|.
     with torch.enable_grad():
         length = vectors.norm(dim=1).requires_grad_()
         (slope,) = torch.autograd.grad((spectrum(length) * window(length / k_cut, WINDOW_START)).sum(), length)
     slope = slope / (length.detach() * cells.volume(batched)[system])
     virial = slope.view(-1, 1, 1) * vectors.unsqueeze(2) * vectors.unsqueeze(1)
     virial = virial + modes.weights.view(-1, 1, 1) * torch.eye(3, dtype=h.dtype, device=h.device)
-    return EwaldWaves(modes, virial, inverse)
+    return EwaldWaves(modes, virial, inverse, batch_ptr, method, float(tolerance))
 
 
-def evaluate_waves(
-    positions: Tensor,
-    charges: Tensor,
-    waves: EwaldWaves,
-    batch_ptr: Tensor | None = None,
-    *,
-    method: str = "auto",
-    tolerance: float = 1e-5,
-) -> WaveResult:
-    """Energy k_e Σ_m w_m |S_m|² of charges in the waves of their cell, its forces, virial and potential.
+@torch.no_grad()
+def evaluate_waves(positions: Tensor, charges: Tensor, waves: EwaldWaves, *, virial: bool = True) -> WaveResult:
+    """Energy k_e Σ_m w_m |S_m|² of charges in the waves of their cells, with forces, virial and potential.
 
     Parameters
     ----------
     positions : Tensor
-        (n_atoms, 3) Å, float64.
+        (n_atoms, 3) Å, float64; wrapped or not.
     charges : Tensor
         (n_atoms,) e, float64.
     waves : EwaldWaves
-        Of the cell the atoms are in now.
-    batch_ptr : Tensor, optional
-        (n_systems + 1,) int64.
-    method, tolerance
-        As in `rsa_kernels.accumulate_modes`.
+        Of the cells the atoms are in now.
+    virial : bool
+        Whether to compute it.
 
     Returns
     -------
     WaveResult
-        Not differentiable (see `ewald_energy`). Forces are the derivative of the energy that is computed, whatever the
-        method.
+        Not differentiable (see `ewald_energy`). Forces are the derivative of the energy that is computed, to rounding,
+        with a mesh as well.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument is wrong.
+    rsa_kernels.errors.NonFiniteError
+        A position is NaN or infinite (on a CPU).
 
     Notes
     -----
-    Once from atoms to waves and once back, for one channel.
+    Once from atoms to waves and once back, for one channel; a mesh takes two Fourier transforms.
     """
     if not isinstance(waves, EwaldWaves):
         raise TypeError(f"`waves` must be EwaldWaves, from ewald_waves(...), got {type(waves).__name__}")
-    device = waves.inverse.device
+    device, n_atoms = waves.inverse.device, int(waves._systems[-1][0].stop)
     _checks.tensor("positions", positions, dtypes=(torch.float64,), device=device)
-    _checks.shape("positions", positions, "n_atoms", 3)
+    _checks.shape("positions", positions, n_atoms, 3)
     _checks.tensor("charges", charges, dtypes=(torch.float64,), device=device)
-    _checks.shape("charges", charges, positions.shape[0])
+    _checks.shape("charges", charges, n_atoms)
     if positions.requires_grad or charges.requires_grad:
         raise ValueError("`positions` and `charges` must not require gradients here; ewald_energy is differentiable")
-    batch_ptr = _checks.batch(batch_ptr, positions.shape[0], device)
-    modes, n_systems = waves.modes, batch_ptr.numel() - 1
-    if modes.n_systems != n_systems:
-        raise ValueError(f"`waves` must be of the {n_systems} systems of `batch_ptr`, got waves of {modes.n_systems}")
-    if n_systems == 1:
-        inverse, fractional = waves.inverse[0], positions @ waves.inverse[0]
-    else:
-        atom = torch.arange(positions.shape[0], device=device)
-        inverse = waves.inverse[torch.bucketize(atom, batch_ptr[1:], right=True)]
-        fractional = (positions.unsqueeze(1) @ inverse).squeeze(1)
-    power, slope, potential = wave_sums(
-        charges, fractional, modes.miller, modes.weights, batch_ptr, modes.mode_ptr, method, float(tolerance)
-    )
-    # f = r A⁻¹, so ∂E/∂r = ∂E/∂f A⁻ᵀ.
-    if n_systems == 1:
-        forces = slope @ inverse.T
-        energy = (modes.weights @ power).view(1)
-        virial = (power @ waves.virial.flatten(1)).view(1, 3, 3)
-    else:
-        forces = (slope.unsqueeze(1) @ inverse.transpose(1, 2)).squeeze(1)
-        system = torch.repeat_interleave(torch.arange(n_systems, device=device), modes.mode_ptr.diff())
-        energy = power.new_zeros(n_systems).index_add(0, system, modes.weights * power)
-        virial = power.new_zeros((n_systems, 3, 3)).index_add(0, system, power.view(-1, 1, 1) * waves.virial)
-    return WaveResult(COULOMB * energy, -COULOMB * forces, COULOMB * virial, COULOMB * potential)
+    potential, forces = torch.zeros_like(charges), torch.zeros_like(positions)
+    virials = charges.new_zeros((len(waves._systems), 3, 3)) if virial else None
+    energy = charges.new_zeros(len(waves._systems))
+    for k, ((atoms, modes), sums) in enumerate(zip(waves._systems, waves._sums, strict=True)):
+        if sums is None:
+            continue
+        fractional, x = positions[atoms] @ waves.inverse[k], charges[atoms].unsqueeze(1)
+        if device.type == "cpu" and not bool(torch.isfinite(fractional).all()):
+            raise NonFiniteError("`positions` holds NaN or infinite values")
+        y, slope, power = sums(fractional, x, virial)
+        potential[atoms] = COULOMB * y.squeeze(1)
+        # f = r A⁻¹, so ∂E/∂r = ∂E/∂f A⁻ᵀ.
+        forces[atoms] = -COULOMB * (slope @ waves.inverse[k].T)
+        energy[k] = 0.5 * (charges[atoms] @ potential[atoms])
+        if virial:
+            virials[k] = COULOMB * (power @ waves.virial[modes].flatten(1)).view(3, 3)
+    return WaveResult(energy, forces, virials, potential)
 
 
-def _wave_sums(charges, fractional, miller, weights, batch_ptr, mode_ptr, method: str, tolerance: float):
-    """|S_m|², ∂(Σ w|S|²)/∂f and Σ_m 2 w_m Re(S_m e^{−iθ_im})."""
-    leaf = charges.view(-1, 1, 1)
-    power, slope, potential = torch.zeros_like(weights), torch.zeros_like(fractional), torch.zeros_like(charges)
-    systems = Systems(fractional, miller, batch_ptr, mode_ptr)
-    choice = costs.resolve(method, systems.sizes, leaf, 1, tolerance, with_pairs=False)
-    for atoms, modes in systems:
-        x = charges[atoms].unsqueeze(1)
-        for part, transform, _ in streams(choice, fractional[atoms], miller[modes], leaf[atoms], 1, tolerance):
+class _Direct:
+    """y_i = Σ_m 2 w_m Re(S_m e^{−iθ_im}), the slope ∂/∂f of ½ Σ x_i y_i, and |S_m|² of one system."""
+
+    def __init__(self, miller: Tensor, weights: Tensor, n_atoms: int, tolerance: float):
+        self.miller, self.weights = miller, weights
+
+    def __call__(self, fractional: Tensor, x: Tensor, want_power: bool):
+        y, slope, powers = torch.zeros_like(x), torch.zeros_like(fractional), []
+        for modes, transform, _ in streams("spectral", fractional, self.miller, x.unsqueeze(2), 1, 1.0):
             states = transform.accumulate(x)
-            power[modes][part] = states.square().sum(dim=(0, 2))
-            y, pull = transform.gather(transform.field(states * (2.0 * weights[modes][part]).view(1, -1, 1)), x)
-            potential[atoms] += y.squeeze(1)
-            slope[atoms] += pull
-    return power, slope, potential
+            powers.append(states.square().sum(dim=(0, 2)))
+            part, pull = transform.gather(transform.field(states * (2.0 * self.weights[modes]).view(1, -1, 1)), x)
+            y += part
+            slope += pull
+        return y, slope, torch.cat(powers)
 
 
-wave_sums = define_op(
-    "ewald_wave_sums(Tensor charges, Tensor f, Tensor n, Tensor w, Tensor batch_ptr, Tensor mode_ptr, str method,"
-    " float tolerance) -> (Tensor power, Tensor slope, Tensor potential)",
-    kernels={
-        "cpu": Kernel(_wave_sums, "matrix products and C++ meshes, all cores"),
-        "cuda": Kernel(_wave_sums, "Triton kernels", triton_missing),
-    },
-    fake=lambda charges, f, n, w, *rest: (torch.empty_like(w), torch.empty_like(f), torch.empty_like(charges)),
-)
+class _Mesh:
+    """The same through a mesh: all waves at once, as one factor on the mesh's spectrum."""
+
+    def __init__(self, miller: Tensor, weights: Tensor, n_atoms: int, tolerance: float):
+        self.plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, weights.dtype, n_atoms=n_atoms)
+        somewhere = weights.new_zeros((1, 3))
+        self.transform = GridTransform(somewhere, miller, weights.dtype, self.plan)
+        # Deconvolution on the way to the waves and on the way back.
+        self.squared = self.transform.cos.square()
+        gx, gy, gz = self.plan.mesh
+        influence = weights.new_zeros(gx * gy * (gz // 2 + 1))
+        influence[self.transform.index] = weights * self.squared
+        influence[self.transform.flat_index] = (weights * self.squared)[self.transform.flat]
+        self.influence = influence.view(gx, gy, -1)
+
+    def __call__(self, fractional: Tensor, x: Tensor, want_power: bool):
+        sites, axes = Sites(fractional, self.plan), (1, 2, 3)
+        spectrum = torch.fft.rfftn(self.transform.mesh_functions.spread(x, sites), dim=axes)
+        power = None
+        if want_power:
+            power = self.squared * torch.view_as_real(spectrum.flatten()[self.transform.index]).square().sum(dim=1)
+        field = torch.fft.irfftn(spectrum * self.influence, s=self.plan.mesh, dim=axes, norm="forward")
+        return *self.transform.mesh_functions.interpolate(field, sites, x), power
