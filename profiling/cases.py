@@ -11,7 +11,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import lammps, md_step
+from . import attention, lammps, md_step
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -116,9 +116,38 @@ def _versions(implementations) -> dict[str, str]:
     return {name: importlib.metadata.version(package) for name, package in packages.items()}
 
 
+ATTENTION_TESTS = (
+    "tests/test_reciprocal.py",
+    "tests/test_reciprocal_derivatives.py",
+    "tests/test_reciprocal_grid.py",
+)
 CASES = {
     case.name: case
     for case in (
+        Case(
+            name="attention",
+            what="reciprocal-space attention, one head, 1,024 waves of the full space, forward and backward",
+            tests=ATTENTION_TESTS,
+            sizes=(648, 3000),
+            rivals=("published", "dense"),
+            prepare=attention.published,
+        ),
+        Case(
+            name="attention-growth",
+            what="reciprocal-space attention, 16 heads of width 4, k_cut 1.6 1/Å, forward and backward, growing",
+            tests=ATTENTION_TESTS,
+            sizes=(3000, 24000, 192000, 1000000),
+            rivals=(),
+            prepare=attention.growth,
+        ),
+        Case(
+            name="attention-methods",
+            what="the same by every method, and what auto takes",
+            tests=ATTENTION_TESTS,
+            sizes=(100, 200, 400, 800, 1500, 3000, 5000, 8000, 14000, 24000),
+            rivals=("pairwise", "spectral", "grid"),
+            prepare=attention.methods,
+        ),
         Case(
             name="md-step",
             what="200 steps of NVE, SHIK and BKS-DSF at 10 Å, energies and pressure every 10 steps",

@@ -26,10 +26,13 @@ if [ "$what" = bench ] || [ "$what" = all ]; then
     "$python" -m profiling bench "$case" --device cuda --size 3000 --size 24000 --size 192000 2>&1 |
       tee "$out/bench-$case.txt" || status=1
   done
+  for case in attention attention-growth attention-methods; do
+    "$python" -m profiling bench "$case" --device cuda 2>&1 | tee "$out/bench-$case.txt" || status=1
+  done
   cp -r profiling/results "$out/results" 2>/dev/null
 fi
 if [ "$what" = profile ] || [ "$what" = all ]; then
-  for case in pair md-step; do
+  for case in pair attention attention-growth md-step; do
     if command -v nsys >/dev/null; then
       nsys profile --trace=cuda,nvtx --force-overwrite=true -o "$out/$case" \
         "$python" -m profiling replay "$case" --device cuda --size 24000 --seconds 3 || status=1
