@@ -20,7 +20,8 @@ leaves and turns of j and the modes, and takes and gives the sums, for each pair
 n H (d + e) + 12 M / BLOCK_J and 16 H e bytes for every 64 pairs, above ten operations a byte at any width.
 Tiles: 64 × 64 sums (32 columns in float64) are 16 registers a thread of 8 warps, of which the kernels hold two or
 three beside the operands; slices of 16 modes and 16 or 32 columns of a head keep shared memory at 40 KiB or less.
-Float32 products are exact multiply-adds ("ieee"), not tf32; float64 products run on the tensor cores. Registers and shared memory: profiling/results/triton_resources.csv.
+Float32 products are exact multiply-adds ("ieee"), not tf32; float64 products run on the tensor cores.
+Registers and shared memory: profiling/results/triton_resources.csv.
 """
 
 from __future__ import annotations
