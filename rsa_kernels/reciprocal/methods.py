@@ -19,7 +19,7 @@ WAVES = 1 << 23
 """Numbers of a chunk of waves (atoms × modes) that a spectral sum holds at a time: 64 MiB in float64."""
 CHANNELS = 1 << 24
 """Numbers of a block of channels (atoms × channels) at a time: 128 MiB in float64."""
-MESH_BYTES = 1 << 30
+MESH_BYTES = 1 << 31
 """Meshes of a block of channels at a time."""
 
 

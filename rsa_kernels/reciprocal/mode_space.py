@@ -28,12 +28,17 @@ class Channels(NamedTuple):
 
 
 def channel_blocks(heads: int, d: int, d_v: int, width: int) -> Iterator[Channels]:
-    """Cut heads · d · d_v channels into blocks of at most `width` (at least d_v): whole heads where they fit."""
-    whole = max(width // (d * d_v), 1)
-    rows = d if width >= d * d_v else max(width // d_v, 1)
+    """Cut heads · d · d_v channels into even blocks of at most `width` (at least d_v): whole heads where they fit."""
+    whole = _even(heads, max(width // (d * d_v), 1))
+    rows = _even(d, max(width // d_v, 1))
     for head in range(0, heads, whole):
         for row in range(0, d, rows):
             yield Channels(slice(head, min(head + whole, heads)), slice(row, min(row + rows, d)))
+
+
+def _even(total: int, largest: int) -> int:
+    """Size of the parts when `total` is cut into as few as hold at most `largest`."""
+    return math.ceil(total / math.ceil(total / largest))
 
 
 class Stream(NamedTuple):

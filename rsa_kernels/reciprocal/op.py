@@ -77,7 +77,7 @@ def reciprocal_attention(
 
     Flops of a forward pass, N atoms, M waves, H heads, C = H·d·d_v: pairwise N²(2M + 2H(d + d_v)), spectral 8·N·M·C,
     grid some N·p³·C + C·G log G on a mesh of G points. Temporary memory is bounded by tiles (pairwise, ~20 MiB),
-    chunks (spectral, ~300 MiB) and meshes (grid, ~1 GiB). Two calls give the same bits.
+    chunks (spectral, ~300 MiB) and meshes (grid, ~2 GiB). Two calls give the same bits.
 
     References
     ----------
