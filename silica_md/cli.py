@@ -28,6 +28,7 @@ _QUENCH_FLAGS = (
     ("--start", "start", str, "structure file to begin with; excludes --atoms, --na2o and --density"),
     ("--density", "density_g_cm3", float, "density of the random start, g/cm3 (default: as measured)"),
     ("--potential", "potential", str, "shik, bks or pmmcs (default shik)"),
+    ("--coulomb", "coulomb", str, "dsf or ewald sums with bks or pmmcs (default dsf); shik has its own"),
     ("--melt", "melt_K", float, "temperature of the melt, K (default %(key)s)"),
     ("--rate", "rate_K_per_ps", float, "cooling rate, K/ps (default %(key)s)"),
     ("--hold", "hold_ps", float, "length of the hold at the end, ps (default %(key)s)"),
@@ -90,19 +91,19 @@ def _make(folder: RunFolder, config: configuration.Config, resume: bool) -> int:
     if not run(config, folder, say, resume):
         say(f"stopped; go on with: silica-md quench --resume --out {folder.path} (or {folder.resume_by_make})")
         return 0
-    _judge(folder, config)
+    _judge(folder)
     say(f"{folder.report} written after {format_duration(time.monotonic() - begun)}")
     return 0
 
 
-def _judge(folder: RunFolder, config: configuration.Config) -> None:
+def _judge(folder: RunFolder) -> None:
     # Imported here: `--help` need not wait for the plotting packages.
     from .analysis import analyze, read_frames
     from .report import write_report, write_summary
 
     analysis = analyze(read_frames(folder.path))
     write_report(folder.path, analysis)
-    write_summary(folder.path, analysis, config.to_dict())
+    write_summary(folder.path, analysis, folder.read_config().to_dict())
     print_summary(analysis.summary_rows())
 
 

@@ -37,8 +37,11 @@ class Config:
         Of the random start; default: the measured density of the glass.
     potential : str
         "shik", "bks" or "pmmcs".
+    coulomb : str
+        "dsf" or "ewald" sums, for "bks" and "pmmcs"; "" for the potential's own, dsf for these.
     potential_options : dict
-        Keyword arguments of the potential.
+        Keyword arguments of the potential. A run writes into its own copy what follows from the start: `ewald`,
+        the settings of Ewald sums.
     seed : int
         Of positions, velocities and noise.
     timestep_fs : float
@@ -72,6 +75,7 @@ class Config:
     start: str = ""
     density_g_cm3: float | None = None
     potential: str = "shik"
+    coulomb: str = ""
     potential_options: dict = dataclasses.field(default_factory=dict)
     seed: int = 1
     timestep_fs: float = 1.0
@@ -111,6 +115,10 @@ class Config:
             refuse(f"`threads` must be 0 (all cores) or positive, got {self.threads}")
         if self.ensemble not in ("", "nvt", "npt"):
             refuse(f"`ensemble` must be nvt or npt, got '{self.ensemble}'")
+        if self.coulomb not in ("", "dsf", "ewald"):
+            refuse(f"`coulomb` must be dsf or ewald, got '{self.coulomb}'")
+        if self.coulomb and "coulomb" in self.potential_options:
+            refuse("`coulomb` is given twice, by itself and in `potential_options`; leave one of them out")
         if self.device not in ("auto", "cpu", "cuda"):
             refuse(f"`device` must be auto, cpu or cuda, got '{self.device}'")
         ignored = [name for name in _RANDOM_START if getattr(self, name) != _default(name)]
@@ -119,6 +127,10 @@ class Config:
         touched = [name for name in _PROTOCOL if getattr(self, name) != _default(name)]
         if self.segment and touched:
             refuse(f"`{touched[0]}` is of the default protocol, but segments are listed here; set it in them")
+
+    def options_of_potential(self) -> dict:
+        """Keyword arguments of the potential, `coulomb` among them."""
+        return self.potential_options | ({"coulomb": self.coulomb} if self.coulomb else {})
 
     def schedule(self) -> Schedule:
         """Return the segments given, or those of the default protocol."""

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
@@ -69,9 +70,12 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
             held.enter_context(folder.locked())  # before anything in it is read
         saved = checkpoint.load_newest(folder.checkpoints, say) if resume else None
         state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
+        config = settled(config, state, folder.read_config() if resume and folder.config.exists() else config)
         field = force_field(config, state)
         if not resume:
             held.enter_context(folder.created(config))
+        if isinstance(field.potential, potentials.EwaldPotential) and not saved:
+            say(field.potential.description)
         recorder = held.enter_context(Recorder(folder, schedule, state))
         try:
             if saved:
@@ -156,9 +160,22 @@ def first_state(config: Config, schedule: Schedule, device: torch.device) -> Sta
     return state
 
 
+def settled(config: Config, state: State, kept: Config) -> Config:
+    """Return the configuration with what follows from the start written out: the settings of Ewald sums.
+
+    The folder of a run holds this one. A run that is resumed, in another cell by then, takes them from there (`kept`).
+    """
+    options = config.options_of_potential()
+    options |= {name: value for name, value in kept.potential_options.items() if name == "ewald"}
+    options = potentials.settled(config.potential, state.atomic_numbers, state.cell, options)
+    if "ewald" not in options:
+        return config
+    return replace(config, potential_options=config.potential_options | {"ewald": options["ewald"]})
+
+
 def force_field(config: Config, state: State) -> ForceField:
     """Return the potential of the configuration for the atoms of `state`, with a neighbour list."""
-    potential = potentials.build(config.potential, state.atomic_numbers, **config.potential_options)
+    potential = potentials.build(config.potential, state.atomic_numbers, **config.options_of_potential())
     return ForceField(potential, config.skin)
 
 

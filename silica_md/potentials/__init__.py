@@ -2,12 +2,26 @@
 
 import difflib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+
+from torch import Tensor
 
 from . import bks, liu2019, pmmcs, shik
+from .ewald import EwaldPotential
 from .protocol import Evaluation, PairPotential, Potential, SumPotential
 
-__all__ = ["NAMES", "Evaluation", "PairPotential", "Potential", "SumPotential", "build", "require_known"]
+__all__ = [
+    "NAMES",
+    "Evaluation",
+    "EwaldPotential",
+    "PairPotential",
+    "Potential",
+    "SumPotential",
+    "build",
+    "require_known",
+    "settled",
+]
 
 _BUILDERS = {module.__name__.rpartition(".")[2]: module.build for module in (shik, bks, pmmcs, liu2019)}
 
@@ -15,7 +29,7 @@ NAMES = tuple(_BUILDERS)
 """The names `build` knows."""
 
 
-def build(name: str, atomic_numbers, **options) -> PairPotential:
+def build(name: str, atomic_numbers, **options) -> PairPotential | EwaldPotential:
     """Return the potential called `name` for a set of atoms.
 
     Parameters
@@ -26,11 +40,11 @@ def build(name: str, atomic_numbers, **options) -> PairPotential:
         The atoms it is for: SHIK takes its oxygen charge from them, the others require that their charges
         cancel.
     **options
-        Keyword arguments of the potential, for instance `cutoff` and `alpha` (Å, 1/Å) of "bks" and "pmmcs".
+        Keyword arguments of the potential, for instance `cutoff` (Å) and `coulomb` of "bks" and "pmmcs".
 
     Returns
     -------
-    PairPotential
+    PairPotential or EwaldPotential
 
     Raises
     ------
@@ -48,6 +62,17 @@ def build(name: str, atomic_numbers, **options) -> PairPotential:
     return _BUILDERS[name](atomic_numbers, **options)
 
 
+def settled(name: str, atomic_numbers, cell: Tensor, options: Mapping) -> dict:
+    """Options of `build` with everything written out that is otherwise chosen: the settings of Ewald sums.
+
+    They are chosen for the density of `cell`, (3, 3) Å; a run keeps them, whatever its cell does later.
+    """
+    potential = build(name, atomic_numbers, **options)
+    if not isinstance(potential, EwaldPotential):
+        return dict(options)
+    return {**options, "ewald": asdict(potential.settled(atomic_numbers, cell, options.get("ewald") or {}))}
+
+
 def require_known(name: str, options: Iterable[str] = ()) -> None:
     """Refuse a name that `build` does not know, and options that its potential does not have.
 
@@ -58,6 +83,12 @@ def require_known(name: str, options: Iterable[str] = ()) -> None:
     """
     _require("potential", name, _BUILDERS)
     parameters = inspect.signature(_BUILDERS[name]).parameters.values()
+    if "coulomb" in options and "coulomb" not in inspect.signature(_BUILDERS[name]).parameters:
+        offering = [one for one, build in _BUILDERS.items() if "coulomb" in inspect.signature(build).parameters]
+        raise ValueError(
+            f"the Coulomb sum of potential '{name}' is part of the model and cannot be chosen; `coulomb` goes with"
+            f" {' and '.join(offering)}"
+        )
     known = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     for option in options:
         _require(f"option of potential '{name}'", option, known)

@@ -1,6 +1,10 @@
-"""BKS: the silica potential of van Beest, Kramer and van Santen, with damped-shifted-force Coulomb."""
+"""BKS: the silica potential of van Beest, Kramer and van Santen, with damped-shifted-force or Ewald sums."""
 
-from .charged import by_atomic_numbers, dsf_potential
+from collections.abc import Mapping
+
+from .charged import by_atomic_numbers
+from .coulomb import charged_potential
+from .ewald import EwaldPotential
 from .functions import buckingham, repair_30_6
 from .parameters import BKS
 from .protocol import PairPotential
@@ -9,22 +13,29 @@ from .protocol import PairPotential
 def build(
     atomic_numbers,
     *,
-    alpha: float = 0.2,
+    coulomb: str = "dsf",
+    alpha: float | None = None,
+    ewald: Mapping | None = None,
     cutoff: float = 10.0,
     repair: bool = True,
     shifted: bool = False,
     tolerance: float = 1e-7,
-) -> PairPotential:
-    """Return BKS with damped-shifted-force Coulomb.
+) -> PairPotential | EwaldPotential:
+    """Return BKS with damped-shifted-force (DSF) or Ewald sums of the Coulomb energy.
 
-        U(r) = A exp(−b r) − C/r⁶ + 4ε[(σ/r)³⁰ − (σ/r)⁶] + DSF(r; qᵢqⱼ, α, rc)
+        U(r) = A exp(−b r) − C/r⁶ + 4ε[(σ/r)³⁰ − (σ/r)⁶] + Coulomb(r; qᵢqⱼ)
 
     Parameters
     ----------
     atomic_numbers : sequence of int or torch.Tensor, (n_atoms,)
         Si and O atoms, two O for each Si: the charges are fixed.
-    alpha : float
-        DSF damping, 1/Å.
+    coulomb : {"dsf", "ewald"}
+        Damped-shifted-force or Ewald sums.
+    alpha : float, optional
+        Damping of "dsf", 1/Å; default 0.2.
+    ewald : mapping, optional
+        Settings of "ewald": accuracy (RMS error of the forces in units of 14.4 eV/Å, default 1e-5), and sigma, k_cut,
+        method, mesh_tolerance, which follow from it; see `silica_md.potentials.ewald.EwaldSettings`.
     cutoff : float
         Cutoff rc of the Coulomb and of the short-range part, Å.
     repair : bool
@@ -50,12 +61,14 @@ def build(
     short_ranges = [by_atomic_numbers(BKS["pairs"], buckingham)]
     if repair:
         short_ranges.append(by_atomic_numbers(BKS["repair"], repair_30_6))
-    return dsf_potential(
+    return charged_potential(
         "bks",
         BKS,
         atomic_numbers,
         *short_ranges,
+        coulomb=coulomb,
         alpha=alpha,
+        ewald=ewald,
         cutoff=cutoff,
         shifted=shifted,
         r_min=0.9 if repair else 1.19,

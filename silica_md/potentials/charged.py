@@ -1,5 +1,6 @@
 """Puts pair potentials of charged species together: Coulomb for every pair, and the short-range terms."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import combinations_with_replacement
@@ -44,9 +45,9 @@ def dsf_potential(
     published: Mapping,
     atomic_numbers,
     *short_ranges: PairFunctions,
-    alpha: float,
     cutoff: float,
     r_min: float,
+    alpha: float = 0.2,
     shifted: bool = False,
     constant: float = COULOMB,
     tolerance: float = 1e-7,
@@ -81,13 +82,12 @@ def dsf_potential(
     """
     if not alpha >= 0.0:
         raise ValueError(f"`alpha` must be at least 0 1/Å, got {alpha!r}")
-    if not cutoff > r_min:
-        raise ValueError(f"`cutoff` must be above {r_min:g} Å, where '{name}' begins, got {cutoff!r}")
+    checked_cutoff(name, cutoff, r_min)
     charges = {number_of[element]: charge for element, charge in published["charges"].items()}
     count = composition(name, atomic_numbers, charges)
     check_neutral(name, charges, count)
     if shifted:
-        short_ranges = tuple({p: _shifted(f, cutoff) for p, f in table.items()} for table in short_ranges)
+        short_ranges = shifted_to_zero(short_ranges, cutoff)
     coulomb = partial(coulomb_dsf, alpha=alpha, cutoff=cutoff, constant=constant)
     return PairPotential(
         name,
@@ -99,6 +99,17 @@ def dsf_potential(
         citation=published["citation"],
         tolerance=tolerance,
     )
+
+
+def checked_cutoff(name: str, cutoff: float, r_min: float) -> None:
+    """Refuse a cutoff at which the potential is not yet defined."""
+    if not r_min < cutoff < math.inf:
+        raise ValueError(f"`cutoff` must be above {r_min:g} Å, where '{name}' begins, got {cutoff!r}")
+
+
+def shifted_to_zero(short_ranges: Iterable[PairFunctions], cutoff: float) -> tuple[PairFunctions, ...]:
+    """Subtract from every pair function its value at the cutoff."""
+    return tuple({p: _shifted(f, cutoff) for p, f in table.items()} for table in short_ranges)
 
 
 def _sum_of(*terms: PairFunction) -> PairFunction:

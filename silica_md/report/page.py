@@ -175,7 +175,8 @@ def _lead(analysis, thermo, config):
     if thermo is not None:
         sentences.append(account(thermo))
     if potential := _potential(config):
-        sentences.append(f"Potential: {potential.upper()}.")
+        sums = " with Ewald sums" if "ewald" in config.get("potential_options", ()) else ""
+        sentences.append(f"Potential: {potential.upper()}{sums}.")
     return escape(" ".join(sentences))
 
 
