@@ -11,16 +11,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import torch
 import triton
 from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from rsa_kernels.pair import triton_pair
+from rsa_kernels.reciprocal import triton_grid, triton_pairwise, triton_spectral
 
 CAPABILITIES = (80, 90, 100)
 TABLE = Path(__file__).with_name("results") / "triton_resources.csv"
@@ -43,12 +45,14 @@ class Variant:
     kernel: Callable
     flags: Mapping[str, bool | int]
     options: Mapping[str, int | bool]
+    types: Mapping[str, str] = field(default_factory=lambda: _TYPE_OF)
+    precision: str = ""
 
     @property
     def name(self) -> str:
-        """Name of the kernel, and the flags that are set."""
+        """Name of the kernel, its precision where it has several, and the flags that are set."""
         switched = [flag for flag, value in self.flags.items() if value is True]
-        return " ".join([self.kernel.__name__, *switched])
+        return " ".join(filter(None, [self.kernel.__name__, self.precision, *switched]))
 
 
 def _pair(kernel, **flags) -> Variant:
@@ -63,6 +67,54 @@ VARIANTS = (
     _pair(triton_pair._pair_bwd_kernel),
     Variant(triton_pair._pair_sum_kernel, {"BLOCK": triton_pair.BLOCK}, triton_pair.OPTIONS),
 )
+
+
+def _reciprocal(dtype: torch.dtype) -> Iterator[Variant]:
+    """Every kernel of reciprocal space with the tiles of narrow and of wide heads and channels."""
+    precision = {torch.float32: "fp32", torch.float64: "fp64"}[dtype]
+    integer = {torch.float32: "*i32", torch.float64: "*i64"}[dtype]
+    pointers = (
+        (f"*{precision}", ("q", "k", "v", "g", "weights", "x", "y", "z", "phi", "rho", "slopes")),
+        ("*fp64", ("u", "gq", "gk", "gv", "gf", "gw", "per_tile", "pull", "fractional", "tables")),
+        (integer, ("turns", "along")),
+        ("*i32", ("miller", "mesh", "first")),
+        ("*i64", ("tiles", "tile_ranges", "mode", "atom", "brick")),
+    )
+    types = {f"{name}_ptr": kind for kind, names in pointers for name in names}
+
+    def variant(module, kernel, types=types, **flags):
+        return Variant(kernel, flags, module.OPTIONS, types, precision)
+
+    for width in (16, 32):
+        tiles = triton_pairwise.tiles(dtype, width, width)
+        yield variant(triton_pairwise, triton_pairwise._pairwise_fwd_kernel, **tiles)
+        yield variant(triton_pairwise, triton_pairwise._pairwise_bwd_kernel, **tiles)
+        yield variant(triton_pairwise, triton_pairwise._pairwise_bwd_waves_kernel, **tiles)
+    if dtype == torch.float64:
+        yield variant(triton_pairwise, triton_pairwise._pairwise_modes_kernel, BLOCK_M=triton_pairwise.BLOCK_SUM)
+    for tangent in (False, True):
+        kinds = {**types, "along_ptr": f"*{precision}"} if tangent else types
+        for channels in (16, 64):
+            for kernel, tile in (
+                (triton_spectral._accumulate_fwd_kernel, triton_spectral.accumulate_tile(dtype, channels)),
+                (triton_spectral._gather_fwd_kernel, triton_spectral.gather_tile(dtype, channels)),
+            ):
+                yield variant(triton_spectral, kernel, kinds, TANGENT=tangent, SEGMENT=triton_spectral.SEGMENT, **tile)
+        yield variant(
+            triton_spectral, triton_spectral._pull_kernel, kinds, TANGENT=tangent, **triton_spectral.PULL_TILE
+        )
+    sites = {"BLOCK": triton_grid.SITES, "LANES": triton_grid.LANES}
+    yield variant(triton_grid, triton_grid._grid_sites_kernel, **sites)
+    for channels in (16, 32) if dtype == torch.float32 else (16,):
+        tile = triton_grid.spread_tile(dtype, channels)
+        yield variant(triton_grid, triton_grid._grid_spread_kernel, BRICK=triton_grid.BRICK, **tile)
+    for pull in (False, True):
+        for order in (8, 16):
+            tile = triton_grid.interpolate_tile(order)
+            yield variant(triton_grid, triton_grid._grid_interpolate_kernel, PULL=pull, **tile)
+
+
+RECIPROCAL = (*_reciprocal(torch.float32), *_reciprocal(torch.float64))
 
 
 @dataclass(frozen=True)
@@ -93,7 +145,7 @@ def compile_ahead(variant: Variant, capability: int):
         if parameter.name in variant.flags:
             signature[parameter.name] = "constexpr"
         elif parameter.name.endswith("_ptr"):
-            signature[parameter.name] = _TYPE_OF[parameter.name]
+            signature[parameter.name] = variant.types[parameter.name]
             if not parameter.do_not_specialize_on_alignment:
                 alignment[(place,)] = [["tt.divisibility", 16]]
         else:
@@ -149,12 +201,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m profiling.aot", description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"keep the table in profiling/results/{TABLE.name}")
     options = parser.parse_args(arguments)
-    rows = [resources(variant, capability) for variant in VARIANTS for capability in CAPABILITIES]
+    rows = [resources(variant, capability) for variant in (*VARIANTS, *RECIPROCAL) for capability in CAPABILITIES]
     print(f"Triton {triton.__version__}; registers a thread, bytes a block; compiled, not run")
     columns = ("kernel", "target", "tile", "warps", "registers", "shared_bytes", "stack_bytes", "local_bytes")
-    print("{:<42} {:<7} {:<5} {:>5} {:>9} {:>12} {:>11} {:>11}".format(*columns))
+    print("{:<42} {:<7} {:<11} {:>5} {:>9} {:>12} {:>11} {:>11}".format(*columns))
     for row in rows:
-        line = "{:<42} {:<7} {:<5} {:>5} {:>9} {:>12} {:>11} {:>11}".format(*(getattr(row, name) for name in columns))
+        line = "{:<42} {:<7} {:<11} {:>5} {:>9} {:>12} {:>11} {:>11}".format(*(getattr(row, name) for name in columns))
         print(line + ("  SPILLS" if row.spills else ""))
     if options.write:
         write(rows)

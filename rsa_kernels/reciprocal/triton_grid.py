@@ -41,6 +41,16 @@ N_PROGRAMS = 512
 """Few tiles of atoms are shared out over channels until there are so many programs."""
 
 
+def spread_tile(dtype: torch.dtype, n_channels: int) -> dict[str, int]:
+    """Atoms a step and channels of a brick."""
+    return {"BLOCK_A": 16, "BLOCK_C": 32 if dtype == torch.float32 and n_channels > 16 else 16}
+
+
+def interpolate_tile(order: int) -> dict[str, int]:
+    """Atoms × channels × points along z."""
+    return {"BLOCK_A": 32 if order <= 8 else 16, "BLOCK_C": 4, "BLOCK_Z": 8 if order <= 8 else 16}
+
+
 @triton.jit(do_not_specialize=["n_atoms", "order", "degree"])
 def _grid_sites_kernel(
     fractional_ptr, mesh_ptr, tables_ptr, first_ptr, weights_ptr, n_atoms: tl.int64, order: tl.int32, degree: tl.int32,
@@ -153,7 +163,7 @@ def _grid_interpolate_kernel(
     n_atoms: tl.int64, n_channels: tl.int32, order: tl.int32,
     PULL: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_Z: tl.constexpr,
 ):  # fmt: skip
-    """y_jc = Σ_m phi[c, m] S(f_j; m) of a tile of atoms and a part of the channels; with PULL also Σ_c x_jc ∂y_jc/∂f."""
+    """y_jc = Σ_m phi[c, m] S(f_j; m) of a tile of atoms and some channels; with PULL also Σ_c x_jc ∂y_jc/∂f."""
     DTYPE: tl.constexpr = phi_ptr.dtype.element_ty
     gx, gy, gz = tl.load(mesh_ptr), tl.load(mesh_ptr + 1), tl.load(mesh_ptr + 2)
     points = gx.to(tl.int64) * gy * gz
@@ -239,11 +249,11 @@ def spread(
     brick, atom = brick.sort(stable=True)
     brick_ptr = torch.searchsorted(brick, torch.arange(n_bricks + 1, device=x.device))
     rho = x.new_empty((channels, *mesh))
-    block = 32 if x.dtype == torch.float32 and channels > 16 else 16
+    tile = spread_tile(x.dtype, channels)
     with torch.cuda.device_of(x):
-        _grid_spread_kernel[(n_bricks, triton.cdiv(channels, block))](
+        _grid_spread_kernel[(n_bricks, triton.cdiv(channels, tile["BLOCK_C"]))](
             x.contiguous(), atom, brick_ptr, first, weights, size, rho, channels, order,
-            BRICK=BRICK, BLOCK_A=16, BLOCK_C=block, **OPTIONS,
+            BRICK=BRICK, **tile, **OPTIONS,
         )  # fmt: skip
     return rho
 
@@ -268,15 +278,15 @@ def _interpolate(phi, fractional, order, derivative, table, x):
     if x is not None:
         _, slopes = _sites(fractional, size, order, _tables(mesh, order, (1, 1, 1), table), phi.dtype)
     atom = _bricks(first, size, mesh)[0].argsort(stable=True)
-    block = {"BLOCK_A": 32 if order <= 8 else 16, "BLOCK_C": 4, "BLOCK_Z": 8 if order <= 8 else 16}
-    tiles = triton.cdiv(n_atoms, block["BLOCK_A"])
-    parts = max(1, min(N_PROGRAMS // tiles, triton.cdiv(channels, block["BLOCK_C"])))
+    tile = interpolate_tile(order)
+    tiles = triton.cdiv(n_atoms, tile["BLOCK_A"])
+    parts = max(1, min(N_PROGRAMS // tiles, triton.cdiv(channels, tile["BLOCK_C"])))
     y = phi.new_empty((n_atoms, channels))
     pull = phi.new_empty((parts if x is not None else 0, n_atoms, 3), dtype=torch.float64)
     with torch.cuda.device_of(phi):
         _grid_interpolate_kernel[(tiles, parts)](
             phi.contiguous(), atom, first, weights, slopes, y if x is None else x.to(phi.dtype).contiguous(), size,
-            y, pull, n_atoms, channels, order, PULL=x is not None, **block, **OPTIONS,
+            y, pull, n_atoms, channels, order, PULL=x is not None, **tile, **OPTIONS,
         )  # fmt: skip
     return y, pull.sum(0)
 

@@ -44,6 +44,19 @@ def columns(dtype: torch.dtype, n_channels: int) -> int:
     return 16 if n_channels <= 16 else 32 if dtype == torch.float64 else 64
 
 
+def accumulate_tile(dtype: torch.dtype, n_channels: int) -> dict[str, int]:
+    """Modes × channels, and atoms a step."""
+    return {"BLOCK_M": ROWS, "BLOCK_C": columns(dtype, n_channels), "BLOCK_N": 16}
+
+
+def gather_tile(dtype: torch.dtype, n_channels: int) -> dict[str, int]:
+    """Atoms × channels, and modes a step."""
+    return {"BLOCK_N": ROWS, "BLOCK_C": columns(dtype, n_channels), "BLOCK_M": 16}
+
+
+PULL_TILE = {"BLOCK_N": ROWS, "BLOCK_M": 32, "BLOCK_C": 16}
+
+
 @triton.jit
 def _waves(fx, fy, fz, ax, ay, az, nx, ny, nz, TANGENT: tl.constexpr):
     """Cosine and sine of 2π n·f from fixed-point turns f, or their rate as 2π f moves along a."""
@@ -244,26 +257,25 @@ class TritonSpectralTransform:
 
     def _accumulate(self, x: Tensor, a: Tensor | None) -> Tensor:
         x = x.to(self.dtype).contiguous()
-        block = {"BLOCK_M": ROWS, "BLOCK_C": columns(self.dtype, x.shape[1]), "BLOCK_N": 16}
         shape = (2, len(self.miller), x.shape[1])
-        return self._product(_accumulate_fwd_kernel, x, a, shape, len(x), block)
+        return self._product(_accumulate_fwd_kernel, x, a, shape, len(x), accumulate_tile(self.dtype, x.shape[1]))
 
     def _gather(self, field: Tensor, a: Tensor | None) -> Tensor:
-        block = {"BLOCK_N": ROWS, "BLOCK_C": columns(self.dtype, field.shape[2]), "BLOCK_M": 16}
         shape = (len(self.turns), field.shape[2])
-        return self._product(_gather_fwd_kernel, field, a, shape, len(self.miller), block)
+        tile = gather_tile(self.dtype, field.shape[2])
+        return self._product(_gather_fwd_kernel, field, a, shape, len(self.miller), tile)
 
-    def _product(self, kernel, source: Tensor, a: Tensor | None, shape, n_terms: int, block) -> Tensor:
+    def _product(self, kernel, source: Tensor, a: Tensor | None, shape, n_terms: int, tile) -> Tensor:
         if n_terms == 0 or math.prod(shape) == 0:
             return source.new_zeros(shape)
         n_rows, n_channels = shape[-2:]
-        grid = (triton.cdiv(n_rows, ROWS), triton.cdiv(n_channels, block["BLOCK_C"]))
+        grid = (triton.cdiv(n_rows, ROWS), triton.cdiv(n_channels, tile["BLOCK_C"]))
         parts = _n_parts(grid[0] * grid[1], n_terms)
         out = source.new_empty((parts, *shape), dtype=self.dtype if parts == 1 else torch.float64)
         with torch.cuda.device_of(source):
             kernel[(*grid, parts)](
                 source, self.turns, self._along(a), self.miller, out, len(self.turns), len(self.miller), n_channels,
-                TANGENT=a is not None, SEGMENT=SEGMENT, **block, **OPTIONS,
+                TANGENT=a is not None, SEGMENT=SEGMENT, **tile, **OPTIONS,
             )  # fmt: skip
         return out[0] if parts == 1 else out.sum(0).to(self.dtype)
 
@@ -274,11 +286,10 @@ class TritonSpectralTransform:
         tiles = triton.cdiv(n_atoms, ROWS)
         parts = _n_parts(tiles, len(self.miller))
         out = self.turns.new_empty((parts, n_atoms, 3), dtype=torch.float64)
-        block = {"BLOCK_N": ROWS, "BLOCK_M": 32, "BLOCK_C": 16}
         with torch.cuda.device_of(field):
             _pull_kernel[(tiles, parts)](
                 x.to(self.dtype).contiguous(), field, self.turns, self._along(a), self.miller, out,
-                n_atoms, len(self.miller), n_channels, TANGENT=a is not None, **block, **OPTIONS,
+                n_atoms, len(self.miller), n_channels, TANGENT=a is not None, **PULL_TILE, **OPTIONS,
             )  # fmt: skip
         return out.sum(0).mul_(2.0 * math.pi)
 
