@@ -77,4 +77,4 @@ def _sums(values: Tensor, pointers: Tensor) -> Tensor:
     """Sum of the values of every system."""
     counts = pointers.diff()
     system = torch.repeat_interleave(counts, output_size=values.shape[0])
-    return values.new_zeros(counts.shape[0]).index_add(0, system, values)
+    return values.new_zeros(counts.shape[0]).scatter_add(0, system, values)
