@@ -6,13 +6,12 @@
 // derivatives by fractional coordinates take factors of the mesh sizes.
 #pragma once
 #include <cstdint>
-#include <vector>
 
 namespace rk {
 
 constexpr int GRID_BRICK = 8;   // mesh points along each edge of a brick, by which atoms are sorted
 constexpr int GRID_LANES = 16;  // columns of the polynomial table; the largest order
-constexpr int GRID_MAX_DEGREE = 23;
+constexpr int GRID_HALO = GRID_BRICK + GRID_LANES - 1;  // planes or rows of a brick with its halo, at most
 
 struct GridShape {
     int64_t size[3];    // mesh points; z is contiguous
@@ -37,7 +36,7 @@ template <typename T>
 struct GridSpread {
     const T* x;  // (n, channels)
     const double* direction;
-    int64_t channels;
+    int64_t channels, stride;  // numbers from one channel of the mesh to the next
     T* rho;
 };
 
@@ -47,7 +46,7 @@ struct GridInterpolate {
     const T* phi;
     const T* x;  // or null: no pull
     const double* direction;
-    int64_t channels;
+    int64_t channels, stride;
     T* y;
     double* pull;
 };

@@ -47,65 +47,105 @@ inline typename Vectors<T>::Eight read_eight(const T* row, int64_t z, int64_t si
     return v;
 }
 
+// Adds one plane of a tile, points [z0, z0 + 8) of every row, to the mesh of channels [c0, c1).
+template <typename T>
+inline void add_plane(const GridShape& shape, const T* plane, int64_t depth, const int64_t* rows, int64_t n_rows, int64_t z0, T* mesh,
+                      int64_t stride, int64_t n_channels) {
+    using Eight = typename Vectors<T>::Eight;
+    constexpr int64_t L = sizeof(typename Vectors<T>::Line) / sizeof(T);
+    const int64_t size = shape.size[2];
+    z0 %= size;
+    for (int64_t ly = 0; ly < n_rows; ++ly)
+        for (int64_t c = 0; c < n_channels; c += 8) {
+            Eight v[8];
+            for (int k = 0; k < 8; ++k) v[k] = load_as<Eight>(plane + (ly * depth + k) * L + c);
+            transpose_8x8(v);
+            T* const row = mesh + c * stride + rows[ly];
+            const int64_t stop = std::min<int64_t>(8, n_channels - c);
+            for (int64_t k = 0; k < stop; ++k) add_eight(row + k * stride, z0, size, v[k]);
+        }
+}
+
+// The tile rolls along z: when a brick is done its first eight points of every row are complete, go to the mesh, and the rest
+// becomes the beginning of the next brick. Atoms are added plane by plane, for planes fit the first cache.
 template <typename T, int WIDTH, bool TANGENT>
 void spread_wide(const GridShape& shape, const GridSites& sites, const GridSpread<T>& args, int64_t begin, int64_t end, int64_t c0,
                  int64_t c1) {
     using Line = typename Vectors<T>::Line;
-    using Eight = typename Vectors<T>::Eight;
-    constexpr int64_t L = sizeof(Line) / sizeof(T), TZ = GRID_BRICK + WIDTH;
-    const int64_t p = shape.order, per_plane = shape.size[1] * shape.size[2], extent = GRID_BRICK + p - 1, depth = (extent + 7) / 8 * 8;
-    const Tile<T> tile(extent * extent * TZ * L);
-    const std::unique_ptr<Batch<T, WIDTH, TANGENT>> batch(new Batch<T, WIDTH, TANGENT>);
-    const int64_t n_bricks = shape.bricks[0] * shape.bricks[1] * shape.bricks[2];
-    for (int64_t index = 0; index < n_bricks; ++index) {
-        const Brick brick(shape, sites, index);
-        if (brick.begin == brick.end) continue;
-        bool own[GRID_BRICK + GRID_LANES - 1], any = false;
-        for (int64_t l = 0; l < extent; ++l) {
-            own[l] = brick.plane[l] >= begin * per_plane && brick.plane[l] < end * per_plane;
-            any |= own[l];
-        }
-        if (!any) continue;
-        std::memset(tile.data, 0, extent * extent * TZ * L * sizeof(T));
-        for (int64_t from = brick.begin; from < brick.end; from += batch->SIZE) {
-            const int64_t to = std::min(brick.end, from + batch->SIZE);
-            batch->fill(shape, sites, from, to);
-            for (int64_t i = from; i < to; ++i) {
-                const auto& weights = batch->weights[i - from];
-                T values[L] = {}, a[3] = {};
-                std::memcpy(values, args.x + sites.atom[i] * args.channels + c0, (c1 - c0) * sizeof(T));
-                if (TANGENT) read_direction(args.direction, sites.atom[i], a);
-                const Line x = load_as<Line>(values);
-                const int64_t lx = sites.first[3 * i] - brick.x0, ly = sites.first[3 * i + 1] - brick.y0;
-                T* const corner = tile.data + ((lx * extent + ly) * TZ + sites.first[3 * i + 2] - brick.z0) * L;
-                for (int64_t px = 0; px < p; ++px) {
-                    if (!own[lx + px]) continue;
-                    T* point = corner + px * extent * TZ * L;
-                    for (int64_t py = 0; py < p; ++py, point += TZ * L) {
-                        const RowWeight<T> row = row_weight<TANGENT>(weights, px, py, a);
-                        const Line even = x * row.even, odd = x * row.odd;
-                        const T *wz = weights.w[2][0], *dz = weights.w[2][TANGENT];
-                        for (int64_t pz = 0; pz < p; ++pz) {
-                            Line v = load_as<Line>(point + pz * L) + even * wz[pz];
-                            if (TANGENT) v += odd * dz[pz];
-                            store_as(point + pz * L, v);
+    using Pack = Batch<T, WIDTH, TANGENT>;
+    constexpr int64_t L = sizeof(Line) / sizeof(T);
+    const int64_t p = shape.order, per_plane = shape.size[1] * shape.size[2], extent = GRID_BRICK + p - 1;
+    const int64_t depth = (extent + 7) / 8 * 8, blocks = depth / 8, plane_size = extent * depth * L;
+    const Tile<T> tile(extent * plane_size), lines(Pack::SIZE * L);
+    const std::unique_ptr<Pack> batch(new Pack);
+    T direction[Pack::SIZE][3];
+    for (int64_t column = 0; column < shape.bricks[0] * shape.bricks[1]; ++column) {
+        int64_t live = 0;  // blocks of eight points along z that hold sums
+        for (int64_t bz = 0; bz < shape.bricks[2] || live > 0; ++bz) {
+            const Brick brick(shape, sites, column, bz);
+            bool own[GRID_HALO], any = false;
+            for (int64_t l = 0; l < extent; ++l) {
+                own[l] = brick.plane[l] >= begin * per_plane && brick.plane[l] < end * per_plane;
+                any |= own[l];
+            }
+            if (!any) break;  // nor any other brick of this column
+            if (brick.begin == brick.end && live == 0) continue;
+            if (brick.begin < brick.end) {
+                for (int64_t lx = 0; lx < extent; ++lx)
+                    for (int64_t ly = 0; ly < extent && own[lx]; ++ly)
+                        std::memset(tile.data + lx * plane_size + (ly * depth + 8 * live) * L, 0, 8 * (blocks - live) * L * sizeof(T));
+                live = blocks;
+            }
+            --live;
+            int64_t from = brick.begin;
+            bool done;
+            do {  // once at least: an empty brick still has the halo of the one before
+                const int64_t n = std::min(brick.end - from, Pack::SIZE);
+                done = from + n == brick.end;
+                batch->fill(shape, sites, from, from + n);
+                for (int64_t i = 0; i < n; ++i) {
+                    const T* const x = args.x + sites.atom[from + i] * args.channels;
+                    T* const line = lines.data + i * L;
+                    if (c1 - c0 == L) store_as(line, load_as<Line>(x + c0));
+                    else for (int64_t c = 0; c < L; ++c) line[c] = c0 + c < c1 ? x[c0 + c] : T(0);
+                    if (TANGENT) read_direction(args.direction, sites.atom[from + i], direction[i]);
+                }
+                int64_t first = 0, last = 0;  // atoms that touch the plane: sorted by their first one
+                for (int64_t lx = 0; lx < extent; ++lx) {
+                    const int32_t* const x = sites.first + 3 * from;
+                    while (last < n && x[3 * last] - brick.x0 <= lx) ++last;
+                    while (first < last && x[3 * first] - brick.x0 + p <= lx) ++first;
+                    if (!own[lx]) continue;
+                    T* const plane = tile.data + lx * plane_size;
+                    T* const mesh = args.rho + c0 * args.stride + brick.plane[lx];
+                    if (done)  // the mesh is on its way while the atoms are added
+                        for (int64_t ly = 0; ly < extent; ++ly)
+                            for (int64_t c = 0; c < c1 - c0; ++c)
+                                __builtin_prefetch(mesh + c * args.stride + brick.row[ly] + brick.z0 % shape.size[2], 1, 2);
+                    for (int64_t i = first; i < last; ++i) {
+                        const auto& weights = batch->weights[i];
+                        const int32_t* const site = sites.first + 3 * (from + i);
+                        T* point = plane + ((site[1] - brick.y0) * depth + site[2] - brick.z0) * L;
+                        const Line x_line = load_as<Line>(lines.data + i * L);
+                        const T *const wz = weights.w[2][0], *const dz = weights.w[2][TANGENT];
+                        for (int64_t py = 0; py < p; ++py, point += depth * L) {
+                            const RowWeight<T> row = row_weight<TANGENT>(weights, lx - (site[0] - brick.x0), py, direction[i]);
+                            const Line even = x_line * row.even, odd = x_line * row.odd;
+                            for (int64_t pz = 0; pz < p; ++pz) {
+                                Line v = load_as<Line>(point + pz * L) + even * wz[pz];
+                                if (TANGENT) v += odd * dz[pz];
+                                store_as(point + pz * L, v);
+                            }
                         }
                     }
+                    if (!done) continue;
+                    add_plane(shape, plane, depth, brick.row, extent, brick.z0, mesh, args.stride, c1 - c0);
+                    for (int64_t ly = 0; ly < extent && live > 0; ++ly)
+                        for (int64_t z = 8; z < depth; z += 8)
+                            std::memcpy(plane + (ly * depth + z - 8) * L, plane + (ly * depth + z) * L, 8 * L * sizeof(T));
                 }
-            }
-        }
-        for (int64_t lx = 0; lx < extent; ++lx) {
-            if (!own[lx]) continue;
-            for (int64_t ly = 0; ly < extent; ++ly)
-                for (int64_t z = 0; z < depth; z += 8)
-                    for (int64_t c = c0; c < c1; c += 8) {
-                        Eight v[8];
-                        const T* const from = tile.data + ((lx * extent + ly) * TZ + z) * L + (c - c0);
-                        for (int k = 0; k < 8; ++k) v[k] = load_as<Eight>(from + k * L);
-                        transpose_8x8(v);
-                        T* row = args.rho + c * shape.points() + brick.plane[lx] + brick.row[ly];
-                        for (int64_t k = 0; k < 8 && c + k < c1; ++k, row += shape.points()) add_eight(row, (brick.z0 + z) % shape.size[2], shape.size[2], v[k]);
-                    }
+                from += n;
+            } while (!done);
         }
     }
 }
@@ -117,7 +157,7 @@ void spread_narrow(const GridShape& shape, const GridSites& sites, const GridSpr
     constexpr int64_t TZ = GRID_BRICK + WIDTH;
     const int64_t p = shape.order, per_plane = shape.size[1] * shape.size[2], extent = GRID_BRICK + p - 1;
     Tile<T> tile(extent * extent * TZ);
-    int64_t tile_plane[GRID_BRICK + GRID_LANES - 1], tile_row[GRID_BRICK + GRID_LANES - 1];
+    int64_t tile_plane[GRID_HALO], tile_row[GRID_HALO];
     for (int64_t l = 0; l < extent; ++l) {
         tile_plane[l] = l * extent * TZ;
         tile_row[l] = l * TZ;
@@ -125,9 +165,9 @@ void spread_narrow(const GridShape& shape, const GridSites& sites, const GridSpr
     const std::unique_ptr<Batch<T, WIDTH, TANGENT>> batch(new Batch<T, WIDTH, TANGENT>);
     const int64_t n_bricks = shape.bricks[0] * shape.bricks[1] * shape.bricks[2];
     for (int64_t index = 0; index < n_bricks; ++index) {
-        const Brick brick(shape, sites, index);
+        const Brick brick(shape, sites, index / shape.bricks[2], index % shape.bricks[2]);
         if (brick.begin == brick.end) continue;
-        bool own[GRID_BRICK + GRID_LANES - 1], any = false;
+        bool own[GRID_HALO], any = false;
         for (int64_t l = 0; l < extent; ++l) {
             own[l] = brick.plane[l] >= begin * per_plane && brick.plane[l] < end * per_plane;
             any |= own[l];
@@ -135,7 +175,7 @@ void spread_narrow(const GridShape& shape, const GridSites& sites, const GridSpr
         if (!any) continue;
         const bool tiled = brick.z0 + TZ > shape.size[2] || (brick.end - brick.begin) * p * p > 4 * extent * extent;
         for (int64_t c = c0; c < c1; ++c) {
-            T* const mesh = args.rho + c * shape.points();
+            T* const mesh = args.rho + c * args.stride;
             T* const target = tiled ? tile.data : mesh + brick.z0;
             const int64_t *const plane = tiled ? tile_plane : brick.plane, *const line = tiled ? tile_row : brick.row;
             if (tiled) std::memset(tile.data, 0, extent * extent * TZ * sizeof(T));
@@ -179,50 +219,48 @@ void spread_narrow(const GridShape& shape, const GridSites& sites, const GridSpr
 enum Moment { VALUE, X, Y, Z, XX, YY, ZZ, YZ, XZ, XY };
 constexpr int moments(int k) { return k == 0 ? 1 : k == 1 ? 4 : 10; }
 
+// One plane's share, weighted along x by wx and its derivatives.
 template <typename T, int WIDTH, int K, typename Line>
-inline void moments_wide(const Weights<T, WIDTH, K>& weights, const T* corner, int64_t p, int64_t plane, int64_t row, Line m[]) {
+inline void moments_wide(const Weights<T, WIDTH, K>& weights, const T* corner, int64_t p, int64_t px, int64_t row, Line m[]) {
     constexpr int64_t L = sizeof(Line) / sizeof(T);
     const Line zero = {};
     const auto& w = weights.w;
     constexpr int D = K > 0, DD = K > 1 ? 2 : 0;
-    for (int k = 0; k < moments(K); ++k) m[k] = zero;
-    for (int64_t px = 0; px < p; ++px) {
-        Line a0 = zero, a1 = zero, a2 = zero, b0 = zero, b1 = zero, c0 = zero;
-        for (int64_t py = 0; py < p; ++py) {
-            const T* const point = corner + px * plane + py * row;
-            Line r0 = zero, r1 = zero, r2 = zero;
-            for (int64_t pz = 0; pz < p; ++pz) {
-                const Line v = load_as<Line>(point + pz * L);
-                r0 += v * w[2][0][pz];
-                if (K > 0) r1 += v * w[2][D][pz];
-                if (K > 1) r2 += v * w[2][DD][pz];
-            }
-            a0 += r0 * w[1][0][py];
-            if (K > 0) {
-                a1 += r0 * w[1][D][py];
-                b0 += r1 * w[1][0][py];
-            }
-            if (K > 1) {
-                a2 += r0 * w[1][DD][py];
-                b1 += r1 * w[1][D][py];
-                c0 += r2 * w[1][0][py];
-            }
+    Line a0 = zero, a1 = zero, a2 = zero, b0 = zero, b1 = zero, c0 = zero;
+    for (int64_t py = 0; py < p; ++py) {
+        const T* const point = corner + py * row;
+        Line r0 = zero, r1 = zero, r2 = zero;
+        for (int64_t pz = 0; pz < p; ++pz) {
+            const Line v = load_as<Line>(point + pz * L);
+            r0 += v * w[2][0][pz];
+            if (K > 0) r1 += v * w[2][D][pz];
+            if (K > 1) r2 += v * w[2][DD][pz];
         }
-        const T wx = w[0][0][px], dx = w[0][D][px], ddx = w[0][DD][px];
-        m[VALUE] += a0 * wx;
+        a0 += r0 * w[1][0][py];
         if (K > 0) {
-            m[X] += a0 * dx;
-            m[Y] += a1 * wx;
-            m[Z] += b0 * wx;
+            a1 += r0 * w[1][D][py];
+            b0 += r1 * w[1][0][py];
         }
         if (K > 1) {
-            m[XX] += a0 * ddx;
-            m[YY] += a2 * wx;
-            m[ZZ] += c0 * wx;
-            m[YZ] += b1 * wx;
-            m[XZ] += b0 * dx;
-            m[XY] += a1 * dx;
+            a2 += r0 * w[1][DD][py];
+            b1 += r1 * w[1][D][py];
+            c0 += r2 * w[1][0][py];
         }
+    }
+    const T wx = w[0][0][px], dx = w[0][D][px], ddx = w[0][DD][px];
+    m[VALUE] += a0 * wx;
+    if (K > 0) {
+        m[X] += a0 * dx;
+        m[Y] += a1 * wx;
+        m[Z] += b0 * wx;
+    }
+    if (K > 1) {
+        m[XX] += a0 * ddx;
+        m[YY] += a2 * wx;
+        m[ZZ] += c0 * wx;
+        m[YZ] += b1 * wx;
+        m[XZ] += b0 * dx;
+        m[XY] += a1 * dx;
     }
 }
 
@@ -289,61 +327,91 @@ inline V outputs(const V m[], const T* a, V gradient[3]) {
     return m[X] * a[0] + m[Y] * a[1] + m[Z] * a[2];
 }
 
+// Reads points [z0, z0 + 8) of every row of one plane of a tile from the mesh of channels [c0, c1).
+template <typename T>
+inline void read_plane(const GridShape& shape, T* plane, int64_t depth, const int64_t* rows, int64_t n_rows, int64_t z0, const T* mesh,
+                       int64_t stride, int64_t n_channels) {
+    using Eight = typename Vectors<T>::Eight;
+    constexpr int64_t L = sizeof(typename Vectors<T>::Line) / sizeof(T);
+    const int64_t size = shape.size[2];
+    z0 %= size;
+    for (int64_t ly = 0; ly < n_rows; ++ly)
+        for (int64_t c = 0; c < L; c += 8) {
+            Eight v[8] = {};
+            const T* const row = mesh + c * stride + rows[ly];
+            const int64_t stop = std::min<int64_t>(8, n_channels - c);
+            for (int64_t k = 0; k < stop; ++k) v[k] = read_eight(row + k * stride, z0, size);
+            transpose_8x8(v);
+            for (int k = 0; k < 8; ++k) store_as(plane + (ly * depth + k) * L + c, v[k]);
+        }
+}
+
+// The tile rolls along z as in spreading: where the brick before was read, all but its first eight points are kept.
 template <typename T, int WIDTH, int K>
 void interpolate_wide(const GridShape& shape, const GridSites& sites, const GridInterpolate<T>& args, const Brick& brick, int64_t c0,
-                      int64_t c1, T* tile, Batch<T, WIDTH, K>& batch) {
+                      int64_t c1, T* tile, bool rolls, Batch<T, WIDTH, K>& batch) {
     using Line = typename Vectors<T>::Line;
-    using Eight = typename Vectors<T>::Eight;
-    constexpr int64_t L = sizeof(Line) / sizeof(T), TZ = GRID_BRICK + WIDTH;
-    const int64_t p = shape.order, extent = GRID_BRICK + p - 1, depth = (extent + 7) / 8 * 8;
-    for (int64_t lx = 0; lx < extent; ++lx)
-        for (int64_t ly = 0; ly < extent; ++ly)
-            for (int64_t z = 0; z < depth; z += 8)
-                for (int64_t c = c0; c < c0 + L; c += 8) {
-                    Eight v[8] = {};
-                    const T* row = args.phi + c * shape.points() + brick.plane[lx] + brick.row[ly];
-                    for (int64_t k = 0; k < 8 && c + k < c1; ++k, row += shape.points()) v[k] = read_eight(row, (brick.z0 + z) % shape.size[2], shape.size[2]);
-                    transpose_8x8(v);
-                    T* const to = tile + ((lx * extent + ly) * TZ + z) * L + (c - c0);
-                    for (int k = 0; k < 8; ++k) store_as(to + k * L, v[k]);
-                }
-    for (int64_t from = brick.begin; from < brick.end; from += batch.SIZE) {
-        const int64_t to = std::min(brick.end, from + batch.SIZE);
-        batch.fill(shape, sites, from, to);
-        for (int64_t i = from; i < to; ++i) {
-            const int64_t atom = sites.atom[i];
-            const int64_t lx = sites.first[3 * i] - brick.x0, ly = sites.first[3 * i + 1] - brick.y0, lz = sites.first[3 * i + 2] - brick.z0;
+    constexpr int64_t L = sizeof(Line) / sizeof(T), BATCH = Batch<T, WIDTH, K>::SIZE;
+    const int64_t p = shape.order, extent = GRID_BRICK + p - 1, depth = (extent + 7) / 8 * 8, plane_size = extent * depth * L;
+    for (int64_t lx = 0; lx < extent; ++lx) {
+        T* const plane = tile + lx * plane_size;
+        if (rolls && lx + 1 < extent)
+            for (int64_t ly = 0; ly < extent; ++ly)
+                for (int64_t c = c0; c < c1; ++c)
+                    __builtin_prefetch(args.phi + c * args.stride + brick.plane[lx + 1] + brick.row[ly] + (brick.z0 + depth - 8) % shape.size[2], 0, 2);
+        if (rolls)
+            for (int64_t ly = 0; ly < extent; ++ly)
+                for (int64_t z = 8; z < depth; z += 8)
+                    std::memcpy(plane + (ly * depth + z - 8) * L, plane + (ly * depth + z) * L, 8 * L * sizeof(T));
+        for (int64_t z = rolls ? depth - 8 : 0; z < depth; z += 8)
+            read_plane(shape, plane + z * L, depth, brick.row, extent, brick.z0 + z, args.phi + c0 * args.stride + brick.plane[lx], args.stride, c1 - c0);
+    }
+    alignas(64) Line m[BATCH][moments(K)];
+    for (int64_t from = brick.begin; from < brick.end; from += BATCH) {
+        const int64_t n = std::min(brick.end - from, BATCH);
+        batch.fill(shape, sites, from, from + n);
+        std::memset(m, 0, n * sizeof m[0]);
+        int64_t first = 0, last = 0;  // atoms that touch the plane: sorted by their first one
+        for (int64_t lx = 0; lx < extent; ++lx) {
+            const int32_t* const x = sites.first + 3 * from;
+            while (last < n && x[3 * last] - brick.x0 <= lx) ++last;
+            while (first < last && x[3 * first] - brick.x0 + p <= lx) ++first;
+            for (int64_t i = first; i < last; ++i) {
+                const int32_t* const site = sites.first + 3 * (from + i);
+                const T* const corner = tile + lx * plane_size + ((site[1] - brick.y0) * depth + site[2] - brick.z0) * L;
+                moments_wide<T, WIDTH, K>(batch.weights[i], corner, p, lx - (site[0] - brick.x0), depth * L, m[i]);
+            }
+        }
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t atom = sites.atom[from + i];
             T a[3];
             if (args.direction) read_direction(args.direction, atom, a);
-            Line m[moments(K)], gradient[3];
-            moments_wide<T, WIDTH, K>(batch.weights[i - from], tile + ((lx * extent + ly) * TZ + lz) * L, p, extent * TZ * L, TZ * L, m);
-            const Line y = outputs<K>(m, args.direction ? a : nullptr, gradient);
-            std::memcpy(args.y + atom * args.channels + c0, &y, (c1 - c0) * sizeof(T));
+            Line gradient[3];
+            const Line y = outputs<K>(m[i], args.direction ? a : nullptr, gradient);
+            T* const to = args.y + atom * args.channels + c0;
+            if (c1 - c0 == L) store_as(to, y);
+            else std::memcpy(to, &y, (c1 - c0) * sizeof(T));
             if (!args.x) continue;
             const T* const x = args.x + atom * args.channels + c0;
-            for (int k = 0; k < 3; ++k) {
-                double total = 0.0;
-                for (int64_t c = 0; c < c1 - c0; ++c) total += static_cast<double>(x[c]) * static_cast<double>(gradient[k][c]);
-                args.pull[3 * atom + k] += total;
-            }
+            for (int k = 0; k < 3; ++k) args.pull[3 * atom + k] += dot_of(x, gradient[k], c1 - c0);
         }
     }
 }
 
 template <typename T, int WIDTH, int K>
 void interpolate_narrow(const GridShape& shape, const GridSites& sites, const GridInterpolate<T>& args, const Brick& brick, int64_t c0,
-                        int64_t c1, T* tile, Batch<T, WIDTH, K>& batch) {
+                        int64_t c1, T* tile, bool, Batch<T, WIDTH, K>& batch) {
     using Eight = typename Vectors<T>::Eight;
     constexpr int64_t TZ = GRID_BRICK + WIDTH;
     const int64_t p = shape.order, extent = GRID_BRICK + p - 1;
-    int64_t tile_plane[GRID_BRICK + GRID_LANES - 1], tile_row[GRID_BRICK + GRID_LANES - 1];
+    int64_t tile_plane[GRID_HALO], tile_row[GRID_HALO];
     for (int64_t l = 0; l < extent; ++l) {
         tile_plane[l] = l * extent * TZ;
         tile_row[l] = l * TZ;
     }
     const bool tiled = brick.z0 + TZ > shape.size[2];
     for (int64_t c = c0; c < c1; ++c) {
-        const T* const mesh = args.phi + c * shape.points();
+        const T* const mesh = args.phi + c * args.stride;
         if (tiled)
             for (int64_t lx = 0; lx < extent; ++lx)
                 for (int64_t ly = 0; ly < extent; ++ly)
@@ -373,7 +441,7 @@ void interpolate_narrow(const GridShape& shape, const GridSites& sites, const Gr
 template <typename T>
 void spread_planes(const GridShape& shape, const GridSites& sites, const GridSpread<T>& args, int64_t begin, int64_t end, int64_t c0, int64_t c1) {
     const int64_t per_plane = shape.size[1] * shape.size[2];
-    for (int64_t c = c0; c < c1; ++c) std::memset(args.rho + c * shape.points() + begin * per_plane, 0, (end - begin) * per_plane * sizeof(T));
+    for (int64_t c = c0; c < c1; ++c) std::memset(args.rho + c * args.stride + begin * per_plane, 0, (end - begin) * per_plane * sizeof(T));
     const bool wide = c1 - c0 >= WIDE_FROM<T>, tangent = args.direction != nullptr;
     if (shape.order <= 8) {
         const auto loop = wide ? (tangent ? spread_wide<T, 8, true> : spread_wide<T, 8, false>)
@@ -392,13 +460,16 @@ void interpolate_group(const GridShape& shape, const GridSites& sites, const Gri
     const int64_t extent = GRID_BRICK + shape.order - 1;
     const Tile<T> tile(extent * extent * (GRID_BRICK + WIDTH) * L);
     const std::unique_ptr<Batch<T, WIDTH, K>> batch(new Batch<T, WIDTH, K>);
-    for (int64_t index = begin; index < end; ++index) {
-        const Brick brick(shape, sites, index);
-        if (brick.begin == brick.end) continue;
-        for (int64_t c = 0; c < args.channels; c += L) {
-            const int64_t stop = std::min(args.channels, c + L);
-            const auto loop = stop - c >= WIDE_FROM<T> ? interpolate_wide<T, WIDTH, K> : interpolate_narrow<T, WIDTH, K>;
-            loop(shape, sites, args, brick, c, stop, tile.data, *batch);
+    for (int64_t c = 0; c < args.channels; c += L) {
+        const int64_t stop = std::min(args.channels, c + L);
+        const auto loop = stop - c >= WIDE_FROM<T> ? interpolate_wide<T, WIDTH, K> : interpolate_narrow<T, WIDTH, K>;
+        int64_t before = -1;
+        for (int64_t index = begin; index < end; ++index) {
+            const int64_t column = index / shape.bricks[2], bz = index % shape.bricks[2];
+            const Brick brick(shape, sites, column, bz);
+            if (brick.begin == brick.end) continue;
+            loop(shape, sites, args, brick, c, stop, tile.data, bz > 0 && before == index - 1, *batch);
+            before = index;
         }
     }
 }

@@ -37,6 +37,18 @@ inline void store_as(T* p, V v) { std::memcpy(p, &v, sizeof v); }
 inline v8d to_eight(v8d v, double) { return v; }
 inline v8f to_eight(v8d v, float) { return __builtin_convertvector(v, v8f); }
 
+// Σ x y in float64; n ≤ the channels of a line.
+template <typename T, typename Line>
+inline double dot_of(const T* x, const Line& y, int64_t n) {
+    constexpr int64_t L = sizeof(Line) / sizeof(T);
+    double total[L] = {};
+    if (n == L) for (int64_t c = 0; c < L; ++c) total[c] = static_cast<double>(x[c]) * static_cast<double>(y[c]);
+    else for (int64_t c = 0; c < n; ++c) total[c] = static_cast<double>(x[c]) * static_cast<double>(y[c]);
+    for (int64_t step = L / 2; step > 0; step /= 2)
+        for (int64_t c = 0; c < step; ++c) total[c] += total[c + step];
+    return total[0];
+}
+
 inline double sum_of(v8d v) { return sum(v); }
 inline float sum_of(v8f v) { return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7])); }
 
@@ -69,11 +81,12 @@ template <typename T, int WIDTH, int K>
 struct Batch {
     static constexpr int64_t SIZE = 128;
     Weights<T, WIDTH, K> weights[SIZE];
-    int64_t begin = -1;
+    int64_t begin = -1, end = -1;
 
     void fill(const GridShape& shape, const GridSites& sites, int64_t from, int64_t to) {
-        if (from == begin) return;
+        if (from == begin && to == end) return;
         begin = from;
+        end = to;
         for (int64_t i = from; i < to; ++i) weights[i - from].set(shape, sites.place + 3 * i);
     }
 };
@@ -81,18 +94,18 @@ struct Batch {
 // A brick with its halo: where its planes, rows and points lie in the periodic mesh.
 struct Brick {
     int64_t x0, y0, z0, begin, end;  // first point; its atoms
-    int64_t plane[GRID_BRICK + GRID_LANES - 1], row[GRID_BRICK + GRID_LANES - 1];  // offsets in the mesh
-    int64_t extent;                                                                  // planes, rows: brick + order − 1
+    int64_t plane[GRID_HALO], row[GRID_HALO];  // offsets in the mesh
 
-    Brick(const GridShape& shape, const GridSites& sites, int64_t index) {
-        begin = sites.brick_ptr[index];
-        end = sites.brick_ptr[index + 1];
-        extent = GRID_BRICK + shape.order - 1;
-        if (begin == end) return;
-        z0 = index % shape.bricks[2] * GRID_BRICK;
-        y0 = index / shape.bricks[2] % shape.bricks[1] * GRID_BRICK;
-        x0 = index / (shape.bricks[2] * shape.bricks[1]) * GRID_BRICK;
-        for (int64_t l = 0; l < extent; ++l) {
+    // Number bz of a column; beyond the column's end there is only the halo of its last brick.
+    Brick(const GridShape& shape, const GridSites& sites, int64_t column, int64_t bz) : begin(0), end(0) {
+        if (bz < shape.bricks[2]) {
+            begin = sites.brick_ptr[column * shape.bricks[2] + bz];
+            end = sites.brick_ptr[column * shape.bricks[2] + bz + 1];
+        }
+        z0 = bz * GRID_BRICK;
+        y0 = column % shape.bricks[1] * GRID_BRICK;
+        x0 = column / shape.bricks[1] * GRID_BRICK;
+        for (int64_t l = 0; l < GRID_BRICK + shape.order - 1; ++l) {
             plane[l] = (x0 + l) % shape.size[0] * shape.size[1] * shape.size[2];
             row[l] = (y0 + l) % shape.size[1] * shape.size[2];
         }

@@ -150,33 +150,33 @@ RK_EXPORT int64_t rk_grid_sort(const double* fractional, int64_t n, const int64_
     return OK;
 }
 
-// Spreads x (n, channels) to rho (channels, size), see GridSpread. `bits` is 32 or 64.
+// Spreads x (n, channels) to rho (channels, size), whose channels are `stride` numbers apart, see GridSpread. `bits` is 32 or 64.
 RK_EXPORT int64_t rk_grid_spread(int64_t bits, const int64_t* size, int64_t order, const double* table, int64_t degree, int64_t n,
                                  const int64_t* atom, const int32_t* first, const double* place, const int64_t* brick_ptr,
-                                 const void* x, const double* direction, int64_t channels, int64_t threads, void* rho) {
+                                 const void* x, const double* direction, int64_t channels, int64_t stride, int64_t threads, void* rho) {
     using namespace rk;
     const GridShape shape = make_shape(size, order, table, degree);
     const GridSites sites{n, atom, first, place, brick_ptr};
     if (bits == 32)
-        spread<float>(shape, sites, {static_cast<const float*>(x), direction, channels, static_cast<float*>(rho)}, threads);
+        spread<float>(shape, sites, {static_cast<const float*>(x), direction, channels, stride, static_cast<float*>(rho)}, threads);
     else
-        spread<double>(shape, sites, {static_cast<const double*>(x), direction, channels, static_cast<double*>(rho)}, threads);
+        spread<double>(shape, sites, {static_cast<const double*>(x), direction, channels, stride, static_cast<double*>(rho)}, threads);
     return OK;
 }
 
 // Interpolates phi (channels, size) to y (n, channels) and, where x is given, to pull (n, 3), see GridInterpolate.
 RK_EXPORT int64_t rk_grid_interpolate(int64_t bits, const int64_t* size, int64_t order, const double* table, int64_t degree, int64_t n,
                                       const int64_t* atom, const int32_t* first, const double* place, const int64_t* brick_ptr,
-                                      const void* phi, const void* x, const double* direction, int64_t channels, int64_t threads,
+                                      const void* phi, const void* x, const double* direction, int64_t channels, int64_t stride, int64_t threads,
                                       void* y, double* pull) {
     using namespace rk;
     const GridShape shape = make_shape(size, order, table, degree);
     const GridSites sites{n, atom, first, place, brick_ptr};
     if (bits == 32)
-        interpolate<float>(shape, sites, {static_cast<const float*>(phi), static_cast<const float*>(x), direction, channels,
+        interpolate<float>(shape, sites, {static_cast<const float*>(phi), static_cast<const float*>(x), direction, channels, stride,
                                           static_cast<float*>(y), pull}, threads);
     else
-        interpolate<double>(shape, sites, {static_cast<const double*>(phi), static_cast<const double*>(x), direction, channels,
+        interpolate<double>(shape, sites, {static_cast<const double*>(phi), static_cast<const double*>(x), direction, channels, stride,
                                            static_cast<double*>(y), pull}, threads);
     return OK;
 }

@@ -10,12 +10,13 @@ The mesh sums are fast Fourier transforms. Both steps use the same S and b, so t
 energy to rounding, whatever the tolerance.
 
 Each device has four mesh functions, in the forms `spread(x, sites)`, `spread_tangent(x, sites, a)`,
-`interpolate(phi, sites, x)` and `interpolate_tangent(phi, sites, a, x)`; on CUDA they are put together from two
-Triton functions, see `composed`.
+`interpolate(phi, sites, x)` and `interpolate_tangent(phi, sites, a, x)`; on CUDA they are put together from
+three Triton functions, see `composed`.
 """
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import torch
@@ -29,18 +30,19 @@ __all__ = ["GridPlan", "GridTransform", "grid_bytes", "plan_grid"]
 
 _bricks = bind("rk_grid_bricks", "p")
 _sort = bind("rk_grid_sort", "pipiipppp")
-_spread = bind("rk_grid_spread", "ipipiippppppiip")
-_interpolate = bind("rk_grid_interpolate", "ipipiipppppppiipp")
+_spread = bind("rk_grid_spread", "ipipiippppppiiip")
+_interpolate = bind("rk_grid_interpolate", "ipipiipppppppiiipp")
 _large_pages = bind("rk_large_pages", "pi")
 
 
 def grid_bytes(plan: GridPlan, channels: int, dtype: torch.dtype) -> int:
-    """Bytes of the meshes of one call on so many channels: the real mesh and its half spectrum.
+    """Bytes of the meshes of one call on so many channels: the real meshes and, for one channel, three half spectra.
 
+    (On the CPU, where channels are transformed one after another; two of the three are the Fourier transform's own.)
     Besides them a transform keeps 44 bytes an atom (98 while it sorts) and 32 a mode.
     """
-    x, y, z = plan.mesh
-    return channels * x * y * (z + 2 * (z // 2 + 1)) * dtype.itemsize
+    spectra = 3 * max(math.prod(_half(plan.mesh)), _FFT_POINTS)
+    return (channels * channel_stride(plan.mesh, dtype) + 2 * spectra) * dtype.itemsize
 
 
 class Sites:
@@ -84,34 +86,57 @@ def _pointer(tensor: Tensor | None) -> int | None:
     return None if tensor is None else tensor.data_ptr()
 
 
-def _fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory under large pages where the system has them."""
-    out = torch.empty(shape, dtype=dtype)
+_LINES = 1024
+"""Cache lines after which addresses fall into the same set of a second-level cache (64 KiB on common processors)."""
+
+
+_FFT_POINTS = 1 << 18
+"""Mesh points transformed by one call, unless one channel has more: a few times the second-level cache."""
+
+
+def channel_stride(mesh: tuple[int, int, int], dtype: torch.dtype) -> int:
+    """Numbers from one channel of a mesh to the next.
+
+    Meshes of many powers of two would put the same point of all channels into the same cache set; large ones are padded
+    so that channels are spread over the sets.
+    """
+    points, line = math.prod(mesh), 64 // dtype.itemsize
+    lines = -(-points // line)
+    if lines <= 4 * _LINES:
+        return points
+    return (lines + (391 - lines) % _LINES) * line
+
+
+def fresh_mesh(channels: int, mesh: tuple[int, int, int], dtype: torch.dtype) -> Tensor:
+    """Uninitialised (channels, gx, gy, gz), channels `channel_stride` apart, under large pages where there are such."""
+    stride = channel_stride(mesh, dtype)
+    out = torch.empty(channels * stride, dtype=dtype)
     _large_pages(out.data_ptr(), out.numel() * dtype.itemsize)
-    return out
+    return out.as_strided((channels, *mesh), (stride, mesh[1] * mesh[2], mesh[2], 1))
 
 
-def _spread_cpu(x: Tensor, sites: Sites, a: Tensor | None = None, rho: Tensor | None = None) -> Tensor:
+def _spread_cpu(x: Tensor, sites: Sites, a: Tensor | None = None) -> Tensor:
     x = x.contiguous()
     a = None if a is None else a.to(torch.float64).contiguous()
-    if rho is None:
-        rho = _fresh((x.shape[1], *sites.plan.mesh), x.dtype)
+    rho = fresh_mesh(x.shape[1], sites.plan.mesh, x.dtype)
     threads = torch.get_num_threads()
-    _spread(*sites.arguments(x.dtype), x.data_ptr(), _pointer(a), x.shape[1], threads, rho.data_ptr())
+    arguments = sites.arguments(x.dtype)
+    _spread(*arguments, x.data_ptr(), _pointer(a), x.shape[1], rho.stride(0), threads, rho.data_ptr())
     return rho
 
 
 def _interpolate_cpu(phi: Tensor, sites: Sites, a: Tensor | None = None, x: Tensor | None = None):
-    phi = phi.contiguous()
+    _, *strides = phi.stride()
+    if strides != [phi.shape[2] * phi.shape[3], phi.shape[3], 1]:
+        phi = phi.contiguous()
     a = None if a is None else a.to(torch.float64).contiguous()
     x = None if x is None else x.to(phi.dtype).contiguous()
     y = torch.empty((sites.n, phi.shape[0]), dtype=phi.dtype)
     # Without channels no kernel runs that would set it.
     pull = None if x is None else torch.zeros((sites.n, 3), dtype=torch.float64)
     pointers = (_pointer(t) for t in (phi, x, a))
-    _interpolate(
-        *sites.arguments(phi.dtype), *pointers, phi.shape[0], torch.get_num_threads(), y.data_ptr(), _pointer(pull)
-    )
+    sizes = (phi.shape[0], phi.stride(0), torch.get_num_threads())
+    _interpolate(*sites.arguments(phi.dtype), *pointers, *sizes, y.data_ptr(), _pointer(pull))
     return y, pull
 
 
@@ -124,34 +149,38 @@ _CPU = SimpleNamespace(
 
 
 def composed(backend) -> SimpleNamespace:
-    """The four mesh functions, from two that know derivatives along the axes.
+    """The four mesh functions, from three that know derivatives along the axes.
 
     Parameters
     ----------
     backend
-        Has ``spread(x, fractional, mesh, order, derivative=(0, 0, 0)) -> rho`` and
-        ``interpolate(phi, fractional, order, derivative=(0, 0, 0)) -> y`` for B-splines: `derivative` says how
-        often the window is differentiated by each fractional coordinate (the factors g included).
+        Has ``spread(x, fractional, mesh, order, derivative=(0, 0, 0), table=None) -> rho``,
+        ``interpolate(phi, fractional, order, derivative=(0, 0, 0), table=None) -> y`` and
+        ``interpolate_with_pull(phi, x, fractional, order, table=None) -> y, pull``. `table` is the window, see
+        `GridPlan.table`; `derivative` says how often it is differentiated by each fractional coordinate (the factors g
+        included).
     """
 
     def axes(*along: int) -> tuple[int, int, int]:
         return tuple(along.count(axis) for axis in range(3))
 
     def spread(x, sites, derivative=(0, 0, 0)):
-        return backend.spread(x, sites.fractional, sites.plan.mesh, sites.plan.order, derivative)
+        plan = sites.plan
+        return backend.spread(x, sites.fractional, plan.mesh, plan.order, derivative, plan.table())
 
     def spread_tangent(x, sites, a):
         return sum(spread(x * a[:, k : k + 1].to(x.dtype), sites, axes(k)) for k in range(3))
 
     def read(phi, sites, derivative=(0, 0, 0)):
-        return backend.interpolate(phi, sites.fractional, sites.plan.order, derivative)
+        return backend.interpolate(phi, sites.fractional, sites.plan.order, derivative, sites.plan.table())
 
     def dot(x, y):
         return (x.to(torch.float64) * y.to(torch.float64)).sum(dim=1)
 
     def interpolate(phi, sites, x=None):
-        pull = None if x is None else torch.stack([dot(x, read(phi, sites, axes(k))) for k in range(3)], dim=1)
-        return read(phi, sites), pull
+        if x is None:
+            return read(phi, sites), None
+        return backend.interpolate_with_pull(phi, x, sites.fractional, sites.plan.order, sites.plan.table())
 
     def interpolate_tangent(phi, sites, a, x=None):
         dy = sum(a[:, k : k + 1].to(phi.dtype) * read(phi, sites, axes(k)) for k in range(3))
@@ -175,11 +204,26 @@ def composed(backend) -> SimpleNamespace:
 def _functions(sites: Sites) -> SimpleNamespace:
     if sites.fractional.device.type == "cpu":
         return _CPU
-    if sites.plan.window != "spline":
-        raise ValueError("on CUDA the grid method knows B-splines only; plan with window='spline'")
     from . import triton_grid
 
     return composed(triton_grid)
+
+
+def _half(mesh: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (mesh[0], mesh[1], mesh[2] // 2 + 1)
+
+
+def _mesh_like(z: Tensor, mesh: tuple[int, int, int]) -> Tensor:
+    if z.device.type == "cpu":
+        return fresh_mesh(z.shape[2], mesh, z.dtype)
+    return torch.empty((z.shape[2], *mesh), dtype=z.dtype, device=z.device)
+
+
+def _together(mesh: Tensor) -> list[slice]:
+    """Channels to transform at a time: one where a mesh is large, for then one half spectrum is enough."""
+    channels, points = mesh.shape[0], math.prod(mesh.shape[1:])
+    width = channels if mesh.device.type != "cpu" else max(_FFT_POINTS // points, 1)
+    return [slice(c, min(c + width, channels)) for c in range(0, channels, max(width, 1))]
 
 
 class GridTransform:
@@ -239,15 +283,16 @@ class GridTransform:
     def field(self, z: Tensor) -> Tensor:
         """φ on the mesh, (C, gx, gy, gz)."""
         z = z.to(self.dtype)
-        gx, gy, gz = self.plan.mesh
-        channels = z.shape[2]
-        # irfftn adds n and −n: each takes half.
-        half = torch.complex(z[0] * (0.5 * self.cos[:, None]), z[1] * (0.5 * self.sin[:, None])).T
-        spectrum = half.new_zeros((channels, gx * gy * (gz // 2 + 1)))
-        spectrum.index_add_(1, self.index, half)
-        spectrum.index_add_(1, self.flat_index, half[:, self.flat].conj())
-        spectrum = spectrum.reshape(channels, gx, gy, gz // 2 + 1)
-        return torch.fft.irfftn(spectrum, s=self.plan.mesh, dim=(1, 2, 3), norm="forward")
+        phi = _mesh_like(z, self.plan.mesh)
+        for c in _together(phi):
+            # The inverse transform adds n and −n: each takes half.
+            half = torch.complex(z[0, :, c].T * (0.5 * self.cos), z[1, :, c].T * (0.5 * self.sin))
+            spectrum = half.new_zeros((half.shape[0], *_half(self.plan.mesh)))
+            flat = spectrum.view(half.shape[0], -1)
+            flat.index_add_(1, self.index, half)
+            flat.index_add_(1, self.flat_index, half[:, self.flat].conj())
+            torch.fft.irfftn(spectrum, s=self.plan.mesh, dim=(1, 2, 3), norm="forward", out=phi[c])
+        return phi
 
     def gather(self, field: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """y_i = Σ_m cos θ_im z_0m + sin θ_im z_1m, (n_atoms, C); given x also ∂(Σ_i x_i·y_i)/∂f, (n_atoms, 3)."""
@@ -259,8 +304,9 @@ class GridTransform:
 
     def _waves(self, rho: Tensor) -> Tensor:
         """Pick the modes out of the spectrum of rho (C, gx, gy, gz)."""
-        picked = torch.fft.rfftn(rho, dim=(1, 2, 3)).reshape(rho.shape[0], -1)[:, self.index]
         z = torch.empty((2, self.index.shape[0], rho.shape[0]), dtype=self.dtype, device=rho.device)
-        torch.mul(picked.real.T, self.cos[:, None], out=z[0])
-        torch.mul(picked.imag.T, self.sin[:, None], out=z[1])
+        for c in _together(rho):
+            picked = torch.fft.rfftn(rho[c], dim=(1, 2, 3)).flatten(1)[:, self.index]
+            torch.mul(picked.real.T, self.cos[:, None], out=z[0, :, c])
+            torch.mul(picked.imag.T, self.sin[:, None], out=z[1, :, c])
         return z

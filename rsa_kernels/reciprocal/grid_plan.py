@@ -31,9 +31,10 @@ from .grid_window import fourier, kaiser_beta, pieces
 ORDERS = range(4, 17)
 _ALIASES = np.array([k for k in range(-5, 6) if k != 0])
 _BANDS = np.geomspace(0.5 / 1.08, 0.5 / 3.0, 28)  # n_max / g, from little to much oversampling
-# Places of n_a / n_max,a for averages over the ball, whose marginal density is 3/2 (1 − t²) on [0, 1].
-_T, _WEIGHT = (lambda x, w: ((x + 1) / 2, w / 2 * 1.5 * (1 - ((x + 1) / 2) ** 2)))(*np.polynomial.legendre.leggauss(16))
-_ROUNDING = {torch.float32: 2e-7, torch.float64: 4e-16}  # of a transform, before b(n) amplifies it
+_ROUNDING = {torch.float32: 2e-7, torch.float64: 1e-15}  # of a transform, before b(n) amplifies it
+
+_SCATTER = 1.25
+"""Systems of some hundreds of atoms scatter by this about the mean over systems."""
 
 _COSTS = {"atom": 20.0, "touch": 0.10, "point": 5.0}
 """Nanoseconds an atom and channel, a touched mesh point, and a mesh point of one Fourier transform."""
@@ -89,25 +90,45 @@ def friendly(at_least: int) -> int:
 
 
 def estimate(
-    window: str, order: int, beta: float, bands: Sequence[float], modes_per_atom: float = 1.0, rounding: float = 0.0
+    window: str,
+    order: int,
+    beta: float,
+    extent: Sequence[int],
+    mesh: Sequence[int],
+    n_atoms: float = math.inf,
+    rounding: float = 0.0,
 ) -> float:
-    """Estimated relative RMS error, the larger of values and forces, for n_max / g = bands; full space of modes."""
-    values = forces = 0.0
-    amplified = 1.0
-    for band in bands:
-        xi = band * _T
-        wanted = fourier(window, order, beta, xi)
-        share = (fourier(window, order, beta, xi[:, None] + _ALIASES) / wanted[:, None]) ** 2
-        epsilon = share.sum(axis=1)
-        own = (share * (_T[:, None] + _ALIASES / band) ** 2).sum(axis=1) if band > 0.0 else 0.0
-        values += 2.0 * (_WEIGHT * epsilon).sum()
-        # Given n_a = t the mean of |n|² is t² + (1 − t²)/2, so that 2 |n|² − n_a² is 1.
-        forces += (_WEIGHT * (epsilon + own)).sum() / 0.6
+    """Estimated relative RMS error, the larger of values and forces, of all modes in an ellipsoid."""
+    values = forces = image = square = 0.0
+    amplified, n_modes = 1.0, count_modes(extent)
+    for axis in range(3):
+        n_max, band = extent[axis], extent[axis] / mesh[axis]
+        n = np.arange(n_max + 1)
+        t = n / max(n_max, 1)
+        # Modes with this n_a: lattice points in an ellipse, of which there is one at t = 1 too.
+        disc = np.sqrt(1.0 - t * t)
+        weight = np.where(n > 0, 2.0, 1.0)
+        for other in range(3):
+            if other != axis:
+                weight = weight * (2.0 * extent[other] * disc + 1.0)
+        weight /= weight.sum()
+        wanted = fourier(window, order, beta, n / mesh[axis])
+        share = (fourier(window, order, beta, n[:, None] / mesh[axis] + _ALIASES) / wanted[:, None]) ** 2
+        values += 2.0 * (weight * share.sum(axis=1)).sum()
+        amplified *= (weight / wanted**2).sum()
+        square += (weight * t * t).sum()
         if band > 0.0:
-            image = (_WEIGHT[:, None] * np.sqrt(share[:, np.abs(_ALIASES) == 1])).sum()
-            forces += 2.0 * modes_per_atom * (image / band) ** 2 / 0.6
-        amplified *= (_WEIGHT / wanted**2).sum()
-    return math.sqrt(max(values, forces) + 2.0 * rounding**2 * amplified)
+            # Given n_a = t the mean of |n|² is t² + (1 − t²)/2, so that 2 |n|² − n_a² is 1.
+            forces += (weight[:, None] * share * (1.0 + (t[:, None] + _ALIASES / band) ** 2)).sum()
+            image += ((weight[:, None] * np.sqrt(share[:, np.abs(_ALIASES) == 1])).sum() / band) ** 2
+    if square > 0.0:
+        values = max(values, (forces + 2.0 * n_modes / n_atoms * image) / square)
+    return _SCATTER * math.sqrt(values + 2.0 * rounding**2 * amplified)
+
+
+def count_modes(extent: Sequence[int]) -> float:
+    """Modes in the ellipsoid, nearly."""
+    return 4 / 3 * math.pi * math.prod(n + 0.5 for n in extent)
 
 
 def plan_grid(
@@ -158,19 +179,18 @@ def plan_grid(
 
 @lru_cache(maxsize=256)
 def _plan(extent, tolerance, dtype, n_atoms, window) -> GridPlan:
-    n_modes = 4 / 3 * math.pi * math.prod(n + 0.5 for n in extent)
     if n_atoms is None:
-        n_atoms = n_modes
+        n_atoms = count_modes(extent)
     best, least, nearest = None, math.inf, math.inf
     meshes = {tuple(friendly(max(2 * n + 2, math.ceil(n / band))) for n in extent) for band in _BANDS}
     for mesh in sorted(meshes, key=math.prod):
-        bands = [n / g for n, g in zip(extent, mesh, strict=True)]
+        band = max(n / g for n, g in zip(extent, mesh, strict=True))
         for order in ORDERS:
             cost = plan_cost(order, mesh, n_atoms)
             if cost >= least:
                 break
-            beta = kaiser_beta(order, max(bands)) if window == "kaiser" else 0.0
-            error = estimate(window, order, beta, bands, n_modes / max(n_atoms, 1), _ROUNDING[dtype])
+            beta = kaiser_beta(order, band) if window == "kaiser" else 0.0
+            error = estimate(window, order, beta, extent, mesh, max(n_atoms, 1), _ROUNDING[dtype])
             nearest = min(nearest, error)
             if error <= tolerance:
                 best, least = GridPlan(order, mesh, window, beta, error), cost
