@@ -159,7 +159,7 @@ def test_lists_refuse_vacuum_and_too_many_waves(monkeypatch):
         with pytest.raises(ValueError, match="`pbc` must be True in every direction"):
             make(cell, pbc=(True, True, False))
     monkeypatch.setattr(published, "memory_available", lambda: 2.0**16)
-    with pytest.raises(CapacityError, match="are chosen among 3.38e\\+03"):
+    with pytest.raises(CapacityError, match=r"are chosen among 3.38e\+03"):
         published.rsga_modes(cell, 5.0)
 
 

@@ -39,7 +39,7 @@ class LatentEwald(WaveEnergy):
 
     References
     ----------
-    B. Cheng, npj Comput. Mater. 11 (2025) 80, "Latent Ewald summation for machine learning of long-range interactions".
+    B. Cheng, "Latent Ewald summation for machine learning of long-range interactions", arXiv 2408.15165.
     """
 
     def __init__(
