@@ -213,7 +213,7 @@ def _fractional(positions: Tensor, batched: Tensor, batch_ptr: Tensor) -> Tensor
     if inverse.shape[0] == 1:
         return positions @ inverse[0]
     atom = torch.arange(positions.shape[0], device=positions.device)
-    system = torch.bucketize(atom, batch_ptr[1:], right=True).clamp_max(inverse.shape[0] - 1)
+    system = torch.bucketize(atom, batch_ptr[1:].contiguous(), right=True).clamp_max(inverse.shape[0] - 1)
     return (positions.unsqueeze(1) @ inverse[system]).squeeze(1)
 
 
