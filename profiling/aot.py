@@ -77,7 +77,7 @@ def _reciprocal(dtype: torch.dtype) -> Iterator[Variant]:
         (f"*{precision}", ("q", "k", "v", "g", "weights", "x", "y", "z", "phi", "rho", "slopes")),
         ("*fp64", ("u", "gq", "gk", "gv", "gf", "gw", "per_tile", "pull", "fractional", "tables")),
         (integer, ("turns", "along")),
-        ("*i32", ("miller", "mesh", "first")),
+        ("*i32", ("miller", "first")),
         ("*i64", ("tiles", "tile_ranges", "mode", "atom", "brick")),
     )
     types = {f"{name}_ptr": kind for kind, names in pointers for name in names}

@@ -253,6 +253,9 @@ def interpreted():
             original = case.fractional
             case.fractional = wrapped(original)
             outputs[run.__name__, "wrapped", float_name] = run(case, dtype)
+            case.fractional = original.clone()
+            case.fractional[1, 2] = float("nan")
+            outputs[run.__name__, "lost", float_name] = run(case, dtype)
             case.fractional = original
     return outputs
 

@@ -213,6 +213,21 @@ def test_same_bits_again_and_for_positions_in_other_cells(interpreted, kind, nam
     assert all(torch.equal(one, two) for one, two in zip(first, wrapped, strict=True))
 
 
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_no_position_no_number(interpreted, dtype):
+    """Atom 1 is at NaN: all that depends on it is NaN, and nothing of other systems."""
+    atoms, n_modes = cases.PAIRWISE["batch with empty systems"].batch_ptr, 40
+    for place, x in enumerate(interpreted["pairwise", "lost", dtype]):
+        of_first = n_modes if place == 5 else atoms[1]
+        assert x[:of_first].isnan().all() and x[of_first:].isfinite().all(), place
+    z, dz, y, pull, dy, dpull = interpreted["spectral", "lost", dtype]
+    assert z.isnan().all() and dz.isnan().all()
+    spread, read, (value, mesh_pull) = interpreted["mesh", "lost", dtype]
+    assert spread["value"].isnan().any()
+    for x in (y, pull, dy, dpull, *read.values(), value, mesh_pull):
+        assert x[1].isnan().all() and x[2:].isfinite().all() and x[0].isfinite().all()
+
+
 def test_other_types_are_refused():
     from rsa_kernels.reciprocal.triton_pairwise import pairwise_forward
     from rsa_kernels.reciprocal.triton_spectral import TritonSpectralTransform

@@ -24,6 +24,8 @@ profiling/results/triton_resources.csv.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 import triton
@@ -51,9 +53,10 @@ def interpolate_tile(order: int) -> dict[str, int]:
     return {"BLOCK_A": 32 if order <= 8 else 16, "BLOCK_C": 4, "BLOCK_Z": 8 if order <= 8 else 16}
 
 
-@triton.jit(do_not_specialize=["n_atoms", "order", "degree"])
+@triton.jit(do_not_specialize=["n_atoms", "order", "degree", "gx", "gy", "gz"])
 def _grid_sites_kernel(
-    fractional_ptr, mesh_ptr, tables_ptr, first_ptr, weights_ptr, n_atoms: tl.int64, order: tl.int32, degree: tl.int32,
+    fractional_ptr, tables_ptr, first_ptr, weights_ptr, n_atoms: tl.int64, order: tl.int32, degree: tl.int32,
+    gx: tl.int32, gy: tl.int32, gz: tl.int32,
     BLOCK: tl.constexpr, LANES: tl.constexpr,
 ):  # fmt: skip
     """first[j, axis]: the lowest mesh point touched; weights[j, axis, l]: of the l-th from there."""
@@ -61,7 +64,7 @@ def _grid_sites_kernel(
     mask = atom < n_atoms
     lane = tl.arange(0, LANES)[None, :]
     for axis in tl.static_range(3):
-        size = tl.load(mesh_ptr + axis)
+        size = gx if axis == 0 else gy if axis == 1 else gz
         f = tl.load(fractional_ptr + 3 * atom + axis, mask=mask, other=0.0)
         u = (f - tl.floor(f)) * size.to(tl.float64) + 0.5 * order.to(tl.float64)
         whole = tl.floor(u)
@@ -97,15 +100,15 @@ def _reach(brick, size, order, BRICK: tl.constexpr):
     return tl.minimum(1 + tl.cdiv(order - 1 + crossed, BRICK), n_bricks)
 
 
-@triton.jit(do_not_specialize=["n_channels", "order"])
+@triton.jit(do_not_specialize=["n_channels", "order", "gx", "gy", "gz"])
 def _grid_spread_kernel(
-    x_ptr, atom_ptr, brick_ptr, first_ptr, weights_ptr, mesh_ptr, rho_ptr, n_channels: tl.int32, order: tl.int32,
+    x_ptr, atom_ptr, brick_ptr, first_ptr, weights_ptr, rho_ptr, n_channels: tl.int32, order: tl.int32,
+    gx: tl.int32, gy: tl.int32, gz: tl.int32,
     BRICK: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """rho[c, m] = Σ_j x_jc S(f_j; m) on the brick of mesh points of this program."""
     POINTS: tl.constexpr = BRICK * BRICK * BRICK
     DTYPE: tl.constexpr = x_ptr.dtype.element_ty
-    gx, gy, gz = tl.load(mesh_ptr), tl.load(mesh_ptr + 1), tl.load(mesh_ptr + 2)
     nx, ny, nz = tl.cdiv(gx, BRICK), tl.cdiv(gy, BRICK), tl.cdiv(gz, BRICK)
     brick = tl.program_id(0)
     bx, by, bz = brick // (ny * nz), brick // nz % ny, brick % nz
@@ -157,15 +160,14 @@ def _sum_lanes(total, weight):
     return tl.sum(total * weight[:, None, :], 2)
 
 
-@triton.jit(do_not_specialize=["n_atoms", "n_channels", "order"])
+@triton.jit(do_not_specialize=["n_atoms", "n_channels", "order", "gx", "gy", "gz"])
 def _grid_interpolate_kernel(
-    phi_ptr, atom_ptr, first_ptr, weights_ptr, slopes_ptr, x_ptr, mesh_ptr, y_ptr, pull_ptr,
-    n_atoms: tl.int64, n_channels: tl.int32, order: tl.int32,
+    phi_ptr, atom_ptr, first_ptr, weights_ptr, slopes_ptr, x_ptr, y_ptr, pull_ptr,
+    n_atoms: tl.int64, n_channels: tl.int32, order: tl.int32, gx: tl.int32, gy: tl.int32, gz: tl.int32,
     PULL: tl.constexpr, BLOCK_A: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_Z: tl.constexpr,
 ):  # fmt: skip
     """y_jc = Σ_m phi[c, m] S(f_j; m) of a tile of atoms and some channels; with PULL also Σ_c x_jc ∂y_jc/∂f."""
     DTYPE: tl.constexpr = phi_ptr.dtype.element_ty
-    gx, gy, gz = tl.load(mesh_ptr), tl.load(mesh_ptr + 1), tl.load(mesh_ptr + 2)
     points = gx.to(tl.int64) * gy * gz
     place = tl.program_id(0).to(tl.int64) * BLOCK_A + tl.arange(0, BLOCK_A)
     inside = place < n_atoms
@@ -223,7 +225,7 @@ def _grid_interpolate_kernel(
 def spread(
     x: Tensor, fractional: Tensor, mesh: tuple[int, int, int], order: int, derivative=(0, 0, 0), table=None
 ) -> Tensor:
-    """rho[c, m] = Σ_j x_jc S(f_j; m), (C, gx, gy, gz), in a fixed order; nothing waits for the device.
+    """rho[c, m] = Σ_j x_jc S(f_j; m), (C, gx, gy, gz), in a fixed order.
 
     Parameters
     ----------
@@ -239,20 +241,24 @@ def spread(
         How often S is differentiated by each fractional coordinate.
     table : ndarray, optional
         The window, as `GridPlan.table` gives it; B-splines where left out.
+
+    Notes
+    -----
+    Deterministic. Takes 3 · order numbers and 40 bytes an atom. Only the first call for a window, mesh and derivative
+    waits for the device.
     """
     channels = x.shape[1]
     if min(x.shape) == 0:
         return x.new_zeros((channels, *mesh))
-    size = _sizes(mesh, x.device)
-    first, weights = _sites(fractional, size, order, _tables(mesh, order, derivative, table), x.dtype)
-    brick, n_bricks = _bricks(first, size, mesh)
+    first, weights = _sites(fractional, mesh, order, derivative, table, x.dtype)
+    brick, n_bricks = _bricks(first, mesh)
     brick, atom = brick.sort(stable=True)
     brick_ptr = torch.searchsorted(brick, torch.arange(n_bricks + 1, device=x.device))
     rho = x.new_empty((channels, *mesh))
     tile = spread_tile(x.dtype, channels)
     with torch.cuda.device_of(x):
         _grid_spread_kernel[(n_bricks, triton.cdiv(channels, tile["BLOCK_C"]))](
-            x.contiguous(), atom, brick_ptr, first, weights, size, rho, channels, order,
+            x.contiguous(), atom, brick_ptr, first, weights, rho, channels, order, *mesh,
             BRICK=BRICK, **tile, **OPTIONS,
         )  # fmt: skip
     return rho
@@ -272,12 +278,11 @@ def _interpolate(phi, fractional, order, derivative, table, x):
     n_atoms, channels, mesh = fractional.shape[0], phi.shape[0], tuple(phi.shape[1:])
     if n_atoms == 0 or channels == 0:
         return phi.new_zeros((n_atoms, channels)), fractional.new_zeros((n_atoms, 3), dtype=torch.float64)
-    size = _sizes(mesh, phi.device)
-    first, weights = _sites(fractional, size, order, _tables(mesh, order, derivative, table), phi.dtype)
+    first, weights = _sites(fractional, mesh, order, derivative, table, phi.dtype)
     slopes = weights
     if x is not None:
-        _, slopes = _sites(fractional, size, order, _tables(mesh, order, (1, 1, 1), table), phi.dtype)
-    atom = _bricks(first, size, mesh)[0].argsort(stable=True)
+        _, slopes = _sites(fractional, mesh, order, (1, 1, 1), table, phi.dtype)
+    atom = _bricks(first, mesh)[0].argsort(stable=True)
     tile = interpolate_tile(order)
     tiles = triton.cdiv(n_atoms, tile["BLOCK_A"])
     parts = max(1, min(N_PROGRAMS // tiles, triton.cdiv(channels, tile["BLOCK_C"])))
@@ -285,45 +290,47 @@ def _interpolate(phi, fractional, order, derivative, table, x):
     pull = phi.new_empty((parts if x is not None else 0, n_atoms, 3), dtype=torch.float64)
     with torch.cuda.device_of(phi):
         _grid_interpolate_kernel[(tiles, parts)](
-            phi.contiguous(), atom, first, weights, slopes, y if x is None else x.to(phi.dtype).contiguous(), size,
-            y, pull, n_atoms, channels, order, PULL=x is not None, **tile, **OPTIONS,
+            phi.contiguous(), atom, first, weights, slopes, y if x is None else x.to(phi.dtype).contiguous(), y, pull,
+            n_atoms, channels, order, *mesh, PULL=x is not None, **tile, **OPTIONS,
         )  # fmt: skip
     return y, pull.sum(0)
 
 
-def _sites(fractional: Tensor, size: Tensor, order: int, tables: np.ndarray, dtype) -> tuple[Tensor, Tensor]:
+def _sites(fractional: Tensor, mesh, order: int, derivative, table, dtype) -> tuple[Tensor, Tensor]:
     """Lowest mesh point an atom touches on each axis, (n, 3) int32, and its weights (n, 3, order)."""
     n = fractional.shape[0]
+    if table is None:
+        table = pieces("spline", order, 0.0, 0.0)
+    tables = _tables(table.tobytes(), tuple(mesh), tuple(derivative), fractional.device)
     first = torch.empty((n, 3), dtype=torch.int32, device=fractional.device)
     weights = fractional.new_empty((n, 3, order), dtype=dtype)
     with torch.cuda.device_of(fractional):
         _grid_sites_kernel[(triton.cdiv(n, SITES),)](
-            fractional.to(torch.float64).contiguous(), size, torch.from_numpy(tables).to(fractional.device), first,
-            weights, n, order, tables.shape[1] - 1, BLOCK=SITES, LANES=LANES, **OPTIONS,
+            fractional.to(torch.float64).contiguous(), tables, first, weights, n, order, tables.shape[1] - 1, *mesh,
+            BLOCK=SITES, LANES=LANES, **OPTIONS,
         )  # fmt: skip
     return first, weights
 
 
-def _sizes(mesh, device) -> Tensor:
-    return torch.tensor(mesh, dtype=torch.int32, device=device)
-
-
-def _bricks(first: Tensor, size: Tensor, mesh) -> tuple[Tensor, int]:
+def _bricks(first: Tensor, mesh) -> tuple[Tensor, int]:
     """Brick of every atom's lowest mesh point, and how many there are."""
     counts = [triton.cdiv(points, BRICK) for points in mesh]
     x, y, z = (first // BRICK).unbind(1)
     return (x.long() * counts[1] + y) * counts[2] + z, counts[0] * counts[1] * counts[2]
 
 
-def _tables(mesh, order: int, derivative, table) -> np.ndarray:
-    """Polynomials of the weights on each axis, (3, degree + 1, LANES), differentiated by the fractional coordinate."""
-    if table is None:
-        table = pieces("spline", order, 0.0, 0.0)
-    tables = np.zeros((3, *table.shape))
+@lru_cache(maxsize=64)
+def _tables(table: bytes, mesh: tuple[int, ...], derivative: tuple[int, ...], device: torch.device) -> Tensor:
+    """Polynomials of the weights on each axis, (3, degree + 1, LANES), differentiated by the fractional coordinate.
+
+    Kept, since bringing them to the device waits for it.
+    """
+    rows = np.frombuffer(table).reshape(-1, LANES)
+    tables = np.zeros((3, *rows.shape))
     for axis in range(3):
-        rows = np.array(table)
+        tables[axis] = rows
         for _ in range(derivative[axis]):
             powers = np.arange(1, len(rows))[:, None]
-            rows = np.concatenate([rows[1:] * powers * mesh[axis], np.zeros((1, LANES))])
-        tables[axis] = rows
-    return tables
+            tables[axis, :-1] = tables[axis, 1:] * powers * mesh[axis]
+            tables[axis, -1] = 0.0
+    return torch.from_numpy(tables).to(device)

@@ -27,13 +27,14 @@ Registers and shared memory: profiling/results/triton_resources.csv.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from .triton_phases import cos_sin, fixed_turns, load_three
+from .triton_phases import cos_sin, fixed_turns, load_three, nan_or_zero
 
 BLOCK_I = 64
 BLOCK_SUM = 128
@@ -295,7 +296,7 @@ def pairwise_forward(
     u = fractional.new_zeros((parts, n_atoms, n_heads, d_v), dtype=torch.float64)
     with torch.cuda.device_of(q):
         _pairwise_fwd_kernel[(len(table), parts)](
-            q.contiguous(), k.contiguous(), v.contiguous(), fixed_turns(fractional, q.dtype), miller.contiguous(),
+            *_leaves(fractional, q, k, v), fixed_turns(fractional, q.dtype), miller.contiguous(),
             weights.to(q.dtype).contiguous(), table, u, n_atoms, n_heads, d, d_v, **tiles(q.dtype, d, d_v), **OPTIONS,
         )  # fmt: skip
     return _total(u, 1.0 / math.sqrt(d)).to(q.dtype)
@@ -325,7 +326,7 @@ def pairwise_backward(
     gw = fractional.new_empty(n_modes, dtype=torch.float64)
     with torch.cuda.device_of(q):
         inputs = (
-            *(x.contiguous() for x in (g, q, k, v)), fixed_turns(fractional, q.dtype), miller.contiguous(),
+            *_leaves(fractional, g, q, k, v), fixed_turns(fractional, q.dtype), miller.contiguous(),
             weights.to(q.dtype).contiguous(), table,
         )  # fmt: skip
         sizes = (n_atoms, n_heads, d, d_v)
@@ -340,6 +341,12 @@ def pairwise_backward(
     scale = 1.0 / math.sqrt(d)
     leaves = (_total(x, scale).to(q.dtype) for x in (gq, gk, gv))
     return (*leaves, _total(gf, 4.0 * math.pi * scale), gw * scale)
+
+
+def _leaves(fractional: Tensor, *leaves: Tensor) -> Iterator[Tensor]:
+    """Contiguous; NaN for an atom without a place, so that everything its system gives is NaN."""
+    lost = nan_or_zero(fractional, leaves[0].dtype).view(-1, 1, 1)
+    return ((x + lost).contiguous() for x in leaves)
 
 
 def _total(parts: Tensor, scale: float) -> Tensor:

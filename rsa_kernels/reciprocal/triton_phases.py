@@ -30,6 +30,11 @@ def fixed_turns(fractional: Tensor, dtype: torch.dtype) -> Tensor:
     return ((whole + (1 << 31)) >> 32).to(torch.int32).contiguous()
 
 
+def nan_or_zero(fractional: Tensor, dtype: torch.dtype) -> Tensor:
+    """NaN for atoms without a place, (n_atoms,), else 0: whole numbers of turns cannot carry it to the results."""
+    return (fractional.sum(1) * 0.0).to(dtype)
+
+
 @triton.jit
 def cos_sin(turns):
     """Cosine and sine of fixed-point turns: float32 from int32, float64 from int64, to 2⁻²³ and 2⁻⁵² absolute."""
