@@ -47,14 +47,12 @@ def test_plain_layer_is_its_formula(heads):
 @pytest.mark.parametrize("heads", [1, 2])
 def test_gated_layer_is_the_plain_one_with_gates(heads):
     positions, cell, _ = crystal()
-    plain, gated = module("rsa", heads=heads), module("rsga", heads=heads)
+    gated = module("rsga", heads=heads)
     x = features(6)
-    gated.qkv.weight.data[: 2 * WIDTH] = plain.qkv.weight[: 2 * WIDTH]
-    # Values are gated: a plain layer with the values of one atom at a time is linear in them.
     gates = torch.sigmoid(gated.val_gate(x))
     q, k, v = gated.qkv(x).chunk(3, dim=-1)
     q, k, v = (y.view(6, heads, -1) for y in (*map(torch.nn.functional.silu, (q, k)), v * gates))
-    u = rk.reciprocal_attention(q, k, v, positions, cell, plain.modes(cell), method="spectral")
+    u = rk.reciprocal_attention(q, k, v, positions, cell, gated.modes(cell), method="spectral")
     expected = (u * (1.0 + 0.2 * torch.tanh(gated.head_gate(x))).unsqueeze(-1)).flatten(1)
     out = gated(x, positions, cell)
     assert relative(out.update, expected) < 1e-13
@@ -135,9 +133,8 @@ def test_a_spectrum_that_is_a_module_is_trained_with_the_layer():
     layer = nn.ReciprocalSpaceAttention(WIDTH, k_cut=K_CUT, spectrum=Screened(), dtype=torch.float64)
     positions, cell, _ = crystal()
     layer(features(6), positions, cell).square().sum().backward()
-    (name,) = set(layer.state_dict()) - {"qkv.weight"}
-    assert name.endswith("kappa")
-    assert float(layer.get_parameter(name).grad.abs()) > 0.0
+    assert set(layer.state_dict()) == {"qkv.weight", "weighting.kappa"}
+    assert float(layer.weighting.kappa.grad.abs()) > 0.0
 
 
 # Derivatives
@@ -270,7 +267,8 @@ def test_state_survives_a_file(name, tmp_path):
     layer, other, x = module(name), module(name, seed=1), features(6, name)
     torch.save(layer.state_dict(), tmp_path / "state.pt")
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    for one in (other, copy.deepcopy(layer)):
+    torch.save(layer, tmp_path / "whole.pt")
+    for one in (other, copy.deepcopy(layer), torch.load(tmp_path / "whole.pt", weights_only=False)):
         pairs = zip(outputs(layer(x, positions, cell)), outputs(one(x, positions, cell)), strict=True)
         assert all(torch.equal(got, expected) for got, expected in pairs)
 
@@ -284,7 +282,7 @@ def test_float32(name):
         outputs(single(x.float(), positions, cell)), outputs(layer(x, positions, cell)), strict=True
     ):
         assert got.dtype == torch.float32
-        # 17 roundings of 6e-8, in a sum of some hundred waves of both signs.
+        # A dozen roundings of 6e-8, for sums of a hundred waves of both signs.
         assert relative(got.double(), expected) < 1e-6
 
 

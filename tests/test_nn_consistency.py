@@ -137,7 +137,10 @@ def roughness(values):
     return float(values.diff(n=2).abs().max())
 
 
-@pytest.mark.parametrize(("name", "method"), CASES)
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [(name, method) for name, method in CASES if method != "grid" or name in ("rsa", "latent ewald")],
+)
 def test_waves_enter_and_leave_smoothly(name, method):
     layer = module(name, method)
     coarse, fine = deformed(layer, 100), deformed(layer, 200)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
+from .. import _checks
 from ..reciprocal import Modes, published, reciprocal_attention, spectra
 from ..reciprocal.spectra import Spectrum
 from .waves import WaveModule, check_features, check_norm
@@ -15,7 +16,20 @@ class AttentionModule(WaveModule):
     """What the gated and the plain layer share: heads, queries, keys and values, and the norm."""
 
     def __init__(
-        self, hidden, heads, norm, published_norm, k_cut, sigma, spectrum, window_start, method, tolerance, factory
+        self,
+        hidden: int,
+        heads: int,
+        norm: str,
+        published_norm: str,
+        *,
+        k_cut: float | None,
+        sigma: float | None,
+        spectrum: Spectrum | None,
+        window_start: float,
+        method: str,
+        tolerance: float,
+        device,
+        dtype,
     ):
         check_norm(norm, published_norm)
         given = {"k_cut": k_cut, "sigma": sigma, "spectrum": spectrum}
@@ -40,14 +54,14 @@ class AttentionModule(WaveModule):
                 f"norm={norm!r} rotates pairs of channels: heads must be of even width, got {hidden // heads}"
             )
         self.norm, self.hidden, self.heads, self.sigma = norm, hidden, heads, sigma
-        if spectrum is None and norm == "intensive":
-            spectrum = spectra.gaussian(sigma)
-        self._spectrum = spectrum
-        self.qkv = nn.Linear(hidden, 3 * hidden, bias=False, **factory)
+        if sigma is not None:
+            _checks.positive("sigma", sigma, "Å")
+        self.weighting = spectrum
+        self.qkv = nn.Linear(hidden, 3 * hidden, bias=False, device=device, dtype=dtype)
 
     def spectrum(self) -> Spectrum:
         """w(|k|), of norm "intensive"."""
-        return self._spectrum
+        return spectra.gaussian(self.sigma) if self.weighting is None else self.weighting
 
     def extra_repr(self) -> str:
         """Settings, for printing."""
@@ -95,7 +109,7 @@ class ReciprocalSpaceAttention(AttentionModule):
     sigma : float
         Å; "intensive" only. At a distance of some σ·√2 the layer takes over from the short-range model.
     spectrum : callable, optional
-        w(|k|), in place of `sigma`; an nn.Module of |k| is trained with the layer.
+        w(|k|), in place of `sigma`; an nn.Module of |k| is trained with the layer, as ``weighting``.
     window_start : float
         Fraction of k_cut from which weights fall smoothly to zero.
     method, tolerance
@@ -123,8 +137,20 @@ class ReciprocalSpaceAttention(AttentionModule):
         device=None,
         dtype=None,
     ):
-        factory = {"device": device, "dtype": dtype}
-        super().__init__(hidden, heads, norm, "rsa", k_cut, sigma, spectrum, window_start, method, tolerance, factory)
+        super().__init__(
+            hidden,
+            heads,
+            norm,
+            "rsa",
+            k_cut=k_cut,
+            sigma=sigma,
+            spectrum=spectrum,
+            window_start=window_start,
+            method=method,
+            tolerance=tolerance,
+            device=device,
+            dtype=dtype,
+        )
 
     @torch.compiler.disable
     def modes(self, cell: Tensor, n_systems: int | None = None, pbc=True) -> Modes | published.PublishedModes:

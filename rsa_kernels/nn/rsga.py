@@ -54,7 +54,7 @@ class ReciprocalSpaceGatedAttention(AttentionModule):
     sigma : float
         Å; "intensive" only. `rsa_kernels.reciprocal.published.rsga_sigma` gives the paper's for a short-range cut-off.
     spectrum : callable, optional
-        w(|k|), in place of `sigma`; an nn.Module of |k| is trained with the layer.
+        w(|k|), in place of `sigma`; an nn.Module of |k| is trained with the layer, as ``weighting``.
     r_max : float
         Cut-off of the short-range model, Å; "rsga" only, which derives σ and the waves from it.
     window_start : float
@@ -88,7 +88,19 @@ class ReciprocalSpaceGatedAttention(AttentionModule):
     ):
         hidden = width if hidden is None else hidden
         factory = {"device": device, "dtype": dtype}
-        super().__init__(hidden, heads, norm, "rsga", k_cut, sigma, spectrum, window_start, method, tolerance, factory)
+        super().__init__(
+            hidden,
+            heads,
+            norm,
+            "rsga",
+            k_cut=k_cut,
+            sigma=sigma,
+            spectrum=spectrum,
+            window_start=window_start,
+            method=method,
+            tolerance=tolerance,
+            **factory,
+        )
         if not isinstance(width, int) or width < 1 or (norm == "rsga" and width % 2):
             kind = "an even" if norm == "rsga" else "a positive"
             raise ValueError(f"`width` must be {kind} int, got {width!r}")
