@@ -168,7 +168,7 @@ def half_space(cell: Tensor, k_cut: float) -> Tensor:
     needed, there = candidates * _BYTES_PER_CANDIDATE, memory_available()
     if needed > there or max(reach) > 2**30:
         volume = float(cells.volume(cell))
-        n_modes = volume * k_cut**3 / (12 * math.pi**2)
+        n_modes = volume * k_cut * k_cut * k_cut / (12 * math.pi**2)
         fitting = k_cut * (there / needed) ** (1.0 / 3.0)
         raise CapacityError(
             f"k_cut = {k_cut:g} 1/Å and a cell of {volume:.4g} Å³ make {n_modes:.3g} waves,"
