@@ -24,6 +24,7 @@ from torch import Tensor
 
 from .._native import bind
 from ..errors import NonFiniteError
+from .grid_fourier import BandFourier
 from .grid_plan import GridPlan, plan_grid
 
 __all__ = ["GridPlan", "GridTransform", "grid_bytes", "plan_grid"]
@@ -36,13 +37,13 @@ _large_pages = bind("rk_large_pages", "pi")
 
 
 def grid_bytes(plan: GridPlan, channels: int, dtype: torch.dtype) -> int:
-    """Bytes of the meshes of one call on so many channels: the real meshes and, for one channel, three half spectra.
+    """Bytes of the meshes of one call on so many channels: the real meshes and, for one channel, two half spectra.
 
-    (On the CPU, where channels are transformed one after another; two of the three are the Fourier transform's own.)
+    (On the CPU, where channels are transformed one after another, in some 8 MiB of work space; on a GPU all together.)
     Besides them a transform keeps 44 bytes an atom (98 while it sorts) and 32 a mode.
     """
-    spectra = 3 * max(math.prod(_half(plan.mesh)), _FFT_POINTS)
-    return (channels * channel_stride(plan.mesh, dtype) + 2 * spectra) * dtype.itemsize
+    x, y, z = plan.mesh
+    return (channels * channel_stride(plan.mesh, dtype) + 4 * x * y * (z // 2 + 1)) * dtype.itemsize + (8 << 20)
 
 
 class Sites:
@@ -88,10 +89,6 @@ def _pointer(tensor: Tensor | None) -> int | None:
 
 _LINES = 1024
 """Cache lines after which addresses fall into the same set of a second-level cache (64 KiB on common processors)."""
-
-
-_FFT_POINTS = 1 << 18
-"""Mesh points transformed by one call, unless one channel has more: a few times the second-level cache."""
 
 
 def channel_stride(mesh: tuple[int, int, int], dtype: torch.dtype) -> int:
@@ -209,21 +206,10 @@ def _functions(sites: Sites) -> SimpleNamespace:
     return composed(triton_grid)
 
 
-def _half(mesh: tuple[int, int, int]) -> tuple[int, int, int]:
-    return (mesh[0], mesh[1], mesh[2] // 2 + 1)
-
-
 def _mesh_like(z: Tensor, mesh: tuple[int, int, int]) -> Tensor:
     if z.device.type == "cpu":
         return fresh_mesh(z.shape[2], mesh, z.dtype)
     return torch.empty((z.shape[2], *mesh), dtype=z.dtype, device=z.device)
-
-
-def _together(mesh: Tensor) -> list[slice]:
-    """Channels to transform at a time: one where a mesh is large, for then one half spectrum is enough."""
-    channels, points = mesh.shape[0], math.prod(mesh.shape[1:])
-    width = channels if mesh.device.type != "cpu" else max(_FFT_POINTS // points, 1)
-    return [slice(c, min(c + width, channels)) for c in range(0, channels, max(width, 1))]
 
 
 class GridTransform:
@@ -253,7 +239,6 @@ class GridTransform:
         self.plan, self.dtype = plan, dtype
         self.sites = Sites(fractional, plan)
         self.mesh_functions = _functions(self.sites)
-        gx, gy, gz = plan.mesh
         n = miller.to(torch.int64)
         if n.shape[0] and bool((2 * n.abs() >= torch.tensor(plan.mesh, device=n.device)).any()):
             raise ValueError(f"`miller` reaches beyond the mesh {plan.mesh}; plan for its extent")
@@ -262,15 +247,20 @@ class GridTransform:
             unique, inverse = n[:, axis].cpu().unique(return_inverse=True)
             b *= torch.from_numpy(plan.deconvolution(axis, unique.numpy()))[inverse]
         b = b.to(n.device)
+        self.fourier = BandFourier(plan.mesh, tuple(n.abs().amax(dim=0).tolist()) if n.shape[0] else (0, 0, 0))
         # The half spectrum holds n_z ≥ 0: a mode with n_z < 0 is read at −n, conjugate.
         sign = torch.where(n[:, 2] < 0, -1, 1)
-        h = sign[:, None] * n
-        self.index = (h[:, 0] % gx * gy + h[:, 1] % gy) * (gz // 2 + 1) + h[:, 2]
+        there = sign[:, None] * n
+        self.index = self.fourier.places(there)
         self.cos, self.sin = b.to(dtype), (-b * sign).to(dtype)
-        # On the plane n_z = 0 both n and −n are stored.
-        self.flat = (h[:, 2] == 0).nonzero()[:, 0]
-        f = -h[self.flat]
-        self.flat_index = (f[:, 0] % gx * gy + f[:, 1] % gy) * (gz // 2 + 1)
+        # Spectra are filled by reading, at every place, the mode that belongs there (or the zero after the last); modes
+        # that come on top of others, as −n on the plane n_z = 0 may, are added.
+        n_modes = n.shape[0]
+        flat = (there[:, 2] == 0).nonzero()[:, 0]
+        self.mode = torch.full((math.prod(self.fourier.shape),), n_modes, device=n.device)
+        self.mode[self.index] = torch.arange(n_modes, device=n.device)
+        self.extra = (self.mode[self.index] != torch.arange(n_modes, device=n.device)).nonzero()[:, 0]
+        self.flat, self.flat_index = flat, self.fourier.places(-there[flat])
 
     def accumulate(self, x: Tensor) -> Tensor:
         """Z_m = Σ_j (cos θ_jm, sin θ_jm) x_j, (2, n_modes, C)."""
@@ -284,14 +274,16 @@ class GridTransform:
         """φ on the mesh, (C, gx, gy, gz)."""
         z = z.to(self.dtype)
         phi = _mesh_like(z, self.plan.mesh)
-        for c in _together(phi):
+        for c in self.fourier.together(phi):
             # The inverse transform adds n and −n: each takes half.
-            half = torch.complex(z[0, :, c].T * (0.5 * self.cos), z[1, :, c].T * (0.5 * self.sin))
-            spectrum = half.new_zeros((half.shape[0], *_half(self.plan.mesh)))
-            flat = spectrum.view(half.shape[0], -1)
-            flat.index_add_(1, self.index, half)
-            flat.index_add_(1, self.flat_index, half[:, self.flat].conj())
-            torch.fft.irfftn(spectrum, s=self.plan.mesh, dim=(1, 2, 3), norm="forward", out=phi[c])
+            half = phi.new_zeros((c.stop - c.start, z.shape[1] + 1), dtype=self.dtype.to_complex())
+            torch.mul(z[0, :, c].T, 0.5 * self.cos, out=half.real[:, :-1])
+            torch.mul(z[1, :, c].T, 0.5 * self.sin, out=half.imag[:, :-1])
+            spectrum = half[:, self.mode]
+            spectrum.index_add_(1, self.index[self.extra], half[:, self.extra])
+            spectrum.index_add_(1, self.flat_index, half[:, self.flat].conj())
+            spectrum = spectrum.view(-1, *self.fourier.shape)
+            self.fourier.backward(spectrum, phi[c])
         return phi
 
     def gather(self, field: Tensor, x: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
@@ -303,10 +295,10 @@ class GridTransform:
         return self.mesh_functions.interpolate_tangent(field, self.sites, a, x)
 
     def _waves(self, rho: Tensor) -> Tensor:
-        """Pick the modes out of the spectrum of rho (C, gx, gy, gz)."""
-        z = torch.empty((2, self.index.shape[0], rho.shape[0]), dtype=self.dtype, device=rho.device)
-        for c in _together(rho):
-            picked = torch.fft.rfftn(rho[c], dim=(1, 2, 3)).flatten(1)[:, self.index]
-            torch.mul(picked.real.T, self.cos[:, None], out=z[0, :, c])
-            torch.mul(picked.imag.T, self.sin[:, None], out=z[1, :, c])
-        return z
+        """Pick the modes out of the spectrum of rho (C, gx, gy, gz); the result is stored channel by channel."""
+        z = torch.empty((2, rho.shape[0], self.index.shape[0]), dtype=self.dtype, device=rho.device)
+        for c in self.fourier.together(rho):
+            picked = self.fourier.forward(rho[c]).flatten(1)[:, self.index]
+            torch.mul(picked.real, self.cos, out=z[0, c])
+            torch.mul(picked.imag, self.sin, out=z[1, c])
+        return z.transpose(1, 2)
