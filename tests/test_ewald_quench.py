@@ -77,6 +77,16 @@ def test_energy_forces_virial_and_energies_per_atom_against_the_definition(name,
     torch.testing.assert_close(result.per_atom_energy.sum(), result.energy, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("name", ["sio2_glass_amorphouspy_3000", "na_silicate_5_10020"])
+@pytest.mark.parametrize("accuracy", [1e-4, 1e-5])
+def test_forces_in_a_glass_are_as_accurate_as_said(shared, name, accuracy):
+    """The mesh, coarser than for charges at random, included."""
+    state = State.from_ase(ase.io.read(shared / "data" / "networks" / f"{name}.xyz"))
+    forces, exact = (evaluate(built("pmmcs", state.atomic_numbers, a), state).forces for a in (accuracy, 1e-8))
+    error = float((forces - exact).square().sum(dim=1).mean().sqrt()) / rk.units.COULOMB
+    assert 0.2 * accuracy < error < accuracy
+
+
 def test_forces_and_virial_are_derivatives_of_the_energy():
     """At the usual accuracy, waves coming and going; pairs cross the cutoff without a jump when shifted."""
     state = State.from_ase(quartz((2, 2, 1)))

@@ -10,8 +10,9 @@ from torch import Tensor
 from .. import _checks, cells
 from ..errors import NonFiniteError
 from ..reciprocal import costs, reciprocal_modes, spectra
-from ..reciprocal.grid import GridTransform, Sites
-from ..reciprocal.grid_plan import plan_grid
+from ..reciprocal.grid import Sites
+from ..reciprocal.grid import _functions as mesh_functions
+from ..reciprocal.grid_plan import GridPlan, plan_grid
 from ..reciprocal.methods import streams
 from ..reciprocal.modes import wave_vectors, window
 from ..units import COULOMB
@@ -192,21 +193,34 @@ class _Mesh:
 
     def __init__(self, miller: Tensor, weights: Tensor, n_atoms: int, tolerance: float):
         self.plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, weights.dtype, n_atoms=n_atoms)
-        somewhere = weights.new_zeros((1, 3))
-        self.transform = GridTransform(somewhere, miller, weights.dtype, self.plan)
         # Deconvolution on the way to the waves and on the way back.
-        self.squared = self.transform.cos.square()
+        self.squared = _deconvolution(self.plan, miller).square()
+        # The half spectrum of a real mesh holds n_z ≥ 0, a wave or its mirror image; both where n_z = 0.
+        kept = torch.where(miller[:, 2:] < 0, -miller, miller).to(torch.int64)
+        flat = (kept[:, 2] == 0).nonzero().flatten()
         gx, gy, gz = self.plan.mesh
-        influence = weights.new_zeros(gx * gy * (gz // 2 + 1))
-        influence[self.transform.index] = weights * self.squared
-        influence[self.transform.flat_index] = (weights * self.squared)[self.transform.flat]
-        self.influence = influence.view(gx, gy, -1)
+        sizes = torch.tensor([gx, gy, gz // 2 + 1], device=miller.device)
+        influence = weights.new_zeros((gx, gy, gz // 2 + 1))
+        self.places = (kept % sizes).unbind(1)
+        influence[self.places] = weights * self.squared
+        influence[(-kept[flat] % sizes).unbind(1)] = (weights * self.squared)[flat]
+        self.influence = influence
 
     def __call__(self, fractional: Tensor, x: Tensor, want_power: bool):
         sites, axes = Sites(fractional, self.plan), (1, 2, 3)
-        spectrum = torch.fft.rfftn(self.transform.mesh_functions.spread(x, sites), dim=axes)
+        through = mesh_functions(sites)
+        spectrum = torch.fft.rfftn(through.spread(x, sites), dim=axes)
         power = None
         if want_power:
-            power = self.squared * torch.view_as_real(spectrum.flatten()[self.transform.index]).square().sum(dim=1)
+            power = self.squared * torch.view_as_real(spectrum[0][self.places]).square().sum(dim=1)
         field = torch.fft.irfftn(spectrum * self.influence, s=self.plan.mesh, dim=axes, norm="forward")
-        return *self.transform.mesh_functions.interpolate(field, sites, x), power
+        return *through.interpolate(field, sites, x), power
+
+
+def _deconvolution(plan: GridPlan, miller: Tensor) -> Tensor:
+    """b(n) of every wave, the product of those along the axes."""
+    b = torch.ones(miller.shape[0], dtype=torch.float64)
+    for axis, column in enumerate(miller.cpu().unbind(1)):
+        unique, inverse = column.unique(return_inverse=True)
+        b *= torch.from_numpy(plan.deconvolution(axis, unique.numpy()))[inverse]
+    return b.to(miller.device)
