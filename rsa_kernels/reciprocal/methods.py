@@ -51,8 +51,9 @@ def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int
         return
     transform = _spectral_transform(q.device)
     blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
-    # Of as many waves as keep both the waves of the atoms and the states of a block of channels small.
-    rows = max(n_atoms, 2 * min(width, heads * d * d_v))
+    # As many waves as keep small both what a chunk holds of atoms (nothing in the Triton kernels) and of channels.
+    states = 2 * min(width, heads * d * d_v)
+    rows = states if q.is_cuda else max(n_atoms, states)
     chunk = math.ceil(n_modes / math.ceil(n_modes * rows / WAVES))
     for low in range(0, n_modes, chunk):
         modes = slice(low, min(low + chunk, n_modes))
