@@ -195,14 +195,22 @@ def test_parameters_belong_to_the_substance_not_to_the_size():
     assert one.k_cut == pytest.approx(eight.k_cut, rel=1e-12)
 
 
-def test_chosen_freely_the_cutoff_grows_with_the_cell_up_to_300_atoms():
-    cells = [5.0 * n * torch.eye(3, dtype=DOUBLE) for n in (1, 2, 20)]
-    cutoffs = [
-        ewald.parameters(torch.tensor([1.0, -1.0], dtype=DOUBLE).repeat(4 * n**3), cell).cutoff
-        for n, cell in zip((1, 2, 20), cells, strict=True)
-    ]
-    assert cutoffs == sorted(cutoffs)
-    assert 4 / 3 * math.pi * cutoffs[-1] ** 3 * 8 / 125 == pytest.approx(300, rel=1e-3)
+def test_chosen_freely_the_cutoff_grows_with_the_cell_up_to_100_atoms_where_a_mesh_may_be_used():
+    chosen = {
+        method: [
+            ewald.parameters(
+                torch.tensor([1.0, -1.0], dtype=DOUBLE).repeat(4 * n**3),
+                5.0 * n * torch.eye(3, dtype=DOUBLE),
+                method=method,
+            )
+            for n in (1, 2, 20)
+        ]
+        for method in ("auto", "spectral")
+    }
+    assert chosen["auto"][0] == chosen["spectral"][0]
+    assert 4 / 3 * math.pi * chosen["auto"][2].cutoff ** 3 * 8 / 125 == pytest.approx(100, rel=1e-3)
+    # σ ∝ N^⅙ at equal density
+    assert chosen["spectral"][2].sigma / chosen["spectral"][1].sigma == pytest.approx(math.sqrt(10), rel=1e-12)
 
 
 def bends_of_a_stretched_cell(step=2e-4):
@@ -319,6 +327,26 @@ def test_moving_an_atom_by_a_lattice_vector_leaves_forces_and_stress():
         results.append(torch.autograd.grad(energy, (x, strain)))
     for one, other in zip(*results, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+
+
+def test_a_mesh_gives_the_same_energy_and_derivatives_of_its_own():
+    """Value and first derivatives within the tolerance; second ones those of what the mesh computes."""
+    system = random_system(net=0.4)
+    fixed = {"sigma": 0.9, "cutoff": 5.0, "k_cut": 5.0}
+    results = []
+    for method in ("spectral", "grid"):
+        inputs = tuple(x.clone().requires_grad_() for x in system)
+        energy = rk.ewald_energy(*inputs, **fixed, accuracy=1e-9, method=method)
+        results.append((energy, *torch.autograd.grad(energy.sum(), inputs)))
+    for direct, mesh in zip(*results, strict=True):
+        torch.testing.assert_close(mesh, direct, rtol=1e-5, atol=1e-5)
+    inputs = tuple(x.requires_grad_() for x in random_system(n=3, net=0.4))
+
+    def energy(*inputs):
+        return rk.ewald_energy(*inputs, sigma=0.9, cutoff=5.0, k_cut=4.0, method="grid")
+
+    assert torch.autograd.gradcheck(energy, inputs)
+    assert torch.autograd.gradgradcheck(energy, inputs)
 
 
 # --- batches -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from ..neighbors import NeighborList, neighbor_list
 from ..reciprocal import accumulate_modes, reciprocal_modes, spectra
 from ..units import COULOMB
 from .kernel import background_energy, real_space, self_energy
-from .parameters import METHODS, WINDOW_START, parameters
+from .parameters import WINDOW_START, parameters
 
 
 def ewald_energy(
@@ -94,14 +94,14 @@ def ewald_energy(
     _checks.tensor("charges", charges, dtypes=(positions.dtype,), device=positions.device)
     _checks.shape("charges", charges, positions.shape[0])
     _checks.tensor("cell", cell, dtypes=(torch.float64, torch.float32), device=positions.device)
-    if method not in METHODS:
-        raise ValueError(f"`method` must be one of {', '.join(METHODS)}, got {method!r}")
     batch_ptr = _checks.batch(batch_ptr, positions.shape[0], positions.device)
     n_systems = batch_ptr.numel() - 1
     if neighbors is not None:
         _check_list(neighbors, positions, batch_ptr, cutoff)
         cutoff = neighbors.cutoff if cutoff is None else cutoff
-    chosen = parameters(charges, cell, batch_ptr, accuracy=accuracy, sigma=sigma, cutoff=cutoff, k_cut=k_cut)
+    chosen = parameters(
+        charges, cell, batch_ptr, accuracy=accuracy, sigma=sigma, cutoff=cutoff, k_cut=k_cut, method=method
+    )
     x, q, h = (tensor.to(torch.float64) for tensor in (positions, charges, cell))
     if neighbors is None:
         neighbors = neighbor_list(x.detach(), h.detach(), True, chosen.cutoff, batch_ptr, half=True)
