@@ -36,8 +36,14 @@ _ROUNDING = {torch.float32: 2e-7, torch.float64: 1e-15}  # of a transform, befor
 _SCATTER = 1.25
 """Systems of some hundreds of atoms scatter by this about the mean over systems."""
 
-_COSTS = {"atom": 20.0, "touch": 0.10, "point": 5.0}
-"""Nanoseconds an atom and channel, a touched mesh point, and a mesh point of one Fourier transform."""
+_COSTS = {
+    (torch.float32, "few"): (20.0, 0.045, 1.4),
+    (torch.float32, "many"): (7.6, 0.017, 1.8),
+    (torch.float64, "few"): (31.0, 0.061, 2.7),
+    (torch.float64, "many"): (10.6, 0.034, 2.8),
+}
+"""Nanoseconds an atom, a touched mesh point and a mesh point transformed, per channel, where channels fill a cache line
+(many) or not: ``python -m profiling.grid_costs`` on two cores of an EPYC 9005 (AVX-512)."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +143,7 @@ def plan_grid(
     dtype: torch.dtype = torch.float64,
     *,
     n_atoms: int | None = None,
+    channels: int | None = None,
     window: str = "kaiser",
 ) -> GridPlan:
     """Choose order and mesh that reach a tolerance at least cost.
@@ -153,6 +160,8 @@ def plan_grid(
     n_atoms : int, optional
         Weighs spreading against Fourier transforms and atoms against their own images; without it, as many as there
         are modes in the full space.
+    channels : int, optional
+        Weighs spreading too: a few channels cost more each than many, which are assumed without it.
     window : {"kaiser", "spline"}
         Kind of window.
 
@@ -174,11 +183,11 @@ def plan_grid(
         raise TypeError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}")
     if window not in ("kaiser", "spline"):
         raise ValueError(f"`window` must be 'kaiser' or 'spline', got {window!r}")
-    return _plan(extent, float(tolerance), dtype, n_atoms, window)
+    return _plan(extent, float(tolerance), dtype, n_atoms, channels, window)
 
 
 @lru_cache(maxsize=256)
-def _plan(extent, tolerance, dtype, n_atoms, window) -> GridPlan:
+def _plan(extent, tolerance, dtype, n_atoms, channels, window) -> GridPlan:
     if n_atoms is None:
         n_atoms = count_modes(extent)
     best, least, nearest = None, math.inf, math.inf
@@ -186,7 +195,7 @@ def _plan(extent, tolerance, dtype, n_atoms, window) -> GridPlan:
     for mesh in sorted(meshes, key=math.prod):
         band = max(n / g for n, g in zip(extent, mesh, strict=True))
         for order in ORDERS:
-            cost = plan_cost(order, mesh, n_atoms)
+            cost = plan_cost(order, mesh, n_atoms, dtype, channels)
             if cost >= least:
                 break
             beta = kaiser_beta(order, band) if window == "kaiser" else 0.0
@@ -204,6 +213,14 @@ def _plan(extent, tolerance, dtype, n_atoms, window) -> GridPlan:
     return best
 
 
-def plan_cost(order: int, mesh: Sequence[int], n_atoms: int) -> float:
-    """Nanoseconds of one accumulate or gather, per channel, on two cores."""
-    return n_atoms * (_COSTS["atom"] + _COSTS["touch"] * order**3) + _COSTS["point"] * math.prod(mesh)
+def plan_cost(
+    order: int,
+    mesh: Sequence[int],
+    n_atoms: int,
+    dtype: torch.dtype = torch.float64,
+    channels: int | None = None,
+) -> float:
+    """Nanoseconds of one accumulate or gather, per channel, on two cores; many channels unless said otherwise."""
+    few = channels is not None and channels * dtype.itemsize < 32
+    atom, touch, point = _COSTS[dtype, "few" if few else "many"]
+    return n_atoms * (atom + touch * order**3) + point * math.prod(mesh)
