@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,11 +79,20 @@ def table_style(potential: PairPotential, interpolation: str = "spline 4000", po
 
 def born_coul_dsf(potential: PairPotential, alpha: float = 0.2) -> PairStyle:
     """Return `pair_style born/coul/dsf` for BKS without its 30–6 repair, from the published parameters."""
-    commands = [f"pair_style born/coul/dsf {alpha:.16g} {potential.cutoff:.16g}"]
+    return _born(f"pair_style born/coul/dsf {alpha:.16g} {potential.cutoff:.16g}", potential.charges)
+
+
+def born_coul_long(charges: Mapping[int, float], accuracy: float, cutoff: float = 10.0) -> PairStyle:
+    """Return `pair_style born/coul/long` and PPPM for BKS without its 30–6 repair, both cutoffs the same."""
+    return _born(f"pair_style born/coul/long {cutoff:g} {cutoff:g}", charges, f"kspace_style pppm {accuracy:g}")
+
+
+def _born(first: str, charges: Mapping[int, float], *last: str) -> PairStyle:
+    commands = [first]
     for (i, j), pair in (((1, 1), ("O", "O")), ((1, 2), ("O", "Si")), ((2, 2), None)):
         p = BKS["pairs"].get(pair, {"A": 0.0, "b": 1.0, "C": 0.0})
         commands.append(f"pair_coeff {i} {j} {p['A']:.16g} {1 / p['b']:.16g} 0.0 {p['C']:.16g} 0.0")
-    return PairStyle(tuple(commands), charges=potential.charges)
+    return PairStyle((*commands, *last), charges=charges)
 
 
 def run(
