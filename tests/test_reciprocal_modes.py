@@ -157,7 +157,7 @@ def test_weights_are_differentiable_in_the_cell(names, of):
 
     cell = torch.stack([SINGLE[name].cell for name in names]).requires_grad_()
     assert torch.autograd.gradcheck(weights, cell)
-    assert torch.autograd.gradgradcheck(weights, cell)
+    assert torch.autograd.gradgradcheck(weights, cell, fast_mode=len(names) > 1)
 
 
 def test_weights_have_the_symmetry_of_the_lattice():
