@@ -235,7 +235,7 @@ def test_the_singular_cell_of_a_batch_is_counted():
         rk.reciprocal_modes(cells, 2.0, spectrum)
 
 
-@pytest.mark.parametrize("k_cut", [200.0, 1e4, 1e9, 1e300])
+@pytest.mark.parametrize("k_cut", [200.0, 1e4, 1e9])
 def test_more_waves_than_memory(k_cut):
     """The number of waves and a cutoff that does fit are in the message; nothing is allocated to find out."""
     cell = 100.0 * GOOD.cell
@@ -250,6 +250,8 @@ def test_more_waves_than_memory(k_cut):
         assert said == pytest.approx(volume * k_cut**3 / (12.0 * torch.pi**2), rel=1e-2)
     fitting = float(text.split("k_cut ≤ ")[1].split(" fits")[0])
     assert 0.0 < fitting < k_cut
+    with pytest.raises(CapacityError):
+        rk.reciprocal_modes(cell, 1e300, spectrum)
 
 
 def test_padded_cell_and_spectra_check_their_arguments():
