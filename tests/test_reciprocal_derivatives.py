@@ -70,7 +70,7 @@ def op_of(name, system, method, **options):
     def function(*values):
         values = iter(values)
         arguments = [miller if one == "n" else next(values) for one in names]
-        return getattr(OPS, name)(*arguments, *pointers, method, TOLERANCE[leaves[0].dtype])
+        return getattr(OPS, name)(*arguments, *pointers, method, TOLERANCE[leaves[0].dtype], 0)
 
     return function, leaves
 
@@ -381,7 +381,7 @@ def test_opcheck(op, method, name, dtype):
         before = [ahead.requires_grad_(order == 1)] if order else []
         if order == 2:
             before = [torch.randn_like(inputs[one]) for one in names if one != "n"] + before
-        arguments = *before, *(inputs[one] for one in names), *pointers, method, TOLERANCE[dtype]
+        arguments = *before, *(inputs[one] for one in names), *pointers, method, TOLERANCE[dtype], 0
         checked = utilities if dtype == torch.float64 else utilities[:3]
         torch.library.opcheck(getattr(OPS, op + order * "_backward").default, arguments, test_utils=checked)
 
@@ -398,7 +398,7 @@ def test_fake_kernels_refuse_nothing_and_know_all_shapes(op, order):
     before = [inputs[one] for one in names if one != "n"] * (order == 2) + random(shape) * (order > 0)
     tensors = *before, *(inputs[one] for one in names), *pointers
     function = getattr(OPS, op + order * "_backward")
-    real, fake = (function(*values, "spectral", 1e-5) for values in (tensors, [x.to("meta") for x in tensors]))
+    real, fake = (function(*values, "spectral", 1e-5, 0) for values in (tensors, [x.to("meta") for x in tensors]))
     real, fake = (x if isinstance(x, tuple) else (x,) for x in (real, fake))
     assert [(x.shape, x.dtype, x.stride()) for x in real] == [(x.shape, x.dtype, x.stride()) for x in fake]
 

@@ -278,9 +278,15 @@ def test_padded_cell_and_spectra_check_their_arguments():
 # --- the registered ops --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("wrong", [0, -3, 2.5, True])
+def test_atoms_in_all_must_be_a_positive_number(wrong):
+    with pytest.raises(ValueError, match="`atoms_in_all` must be a positive integer or None"):
+        rk.accumulate_modes(K, V, GOOD.positions, GOOD.cell, MODES, GOOD.offsets, atoms_in_all=wrong)
+
+
 def test_the_op_itself_checks_what_only_data_can_tell():
     where = fractional(GOOD.positions, GOOD.cell, GOOD.offsets)
-    arguments = [Q, K, V, where, MODES.miller, MODES.weights, GOOD.offsets, MODES.mode_ptr, "spectral", 1e-5]
+    arguments = [Q, K, V, where, MODES.miller, MODES.weights, GOOD.offsets, MODES.mode_ptr, "spectral", 1e-5, 0]
     op = torch.ops.rsa_kernels.reciprocal_attention
     assert bool(torch.isfinite(op(*arguments)).all())
     for index, bad, error, text in (

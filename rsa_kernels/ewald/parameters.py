@@ -18,9 +18,9 @@ WINDOW_START = 0.9
 takes a k_cut 5 % larger than a sharp end would (11 % from 0.8, 2 % from 0.95), 15 % more waves."""
 WAVE_OVER_PAIR = 0.3
 """Cost of one atom in one wave over that of one pair; its sixth root enters."""
-MESH_TOLERANCE = 5.0
+MESH_TOLERANCE = 2.0
 """Tolerance of a mesh over the error allowed, relative to k_e A. A mesh errs most in the shortest waves, which weigh
-least here: on silica and random charges it adds 0.001 to 0.5 of the error allowed."""
+least here: on silica and on charges at random it adds 0.001 to 0.5 of the error allowed, in squares."""
 ATOMS_IN_SPHERE = 100
 """Where σ is chosen freely and a mesh may be used no more atoms lie inside the cutoff: beyond, the mesh is cheaper. The
 best is flat: with 60 or 140 atoms 3,000 of silica take at most a sixth longer, from 1e-4 to 1e-8."""

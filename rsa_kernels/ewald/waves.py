@@ -10,8 +10,7 @@ from torch import Tensor
 from .. import _checks, cells
 from ..errors import NonFiniteError
 from ..reciprocal import costs, reciprocal_modes, spectra
-from ..reciprocal.grid import Sites
-from ..reciprocal.grid import _functions as mesh_functions
+from ..reciprocal.grid import Sites, mesh_functions
 from ..reciprocal.grid_plan import GridPlan, plan_grid
 from ..reciprocal.methods import streams
 from ..reciprocal.modes import wave_vectors, window
@@ -179,7 +178,7 @@ class _Direct:
 
     def __call__(self, fractional: Tensor, x: Tensor, want_power: bool):
         y, slope, powers = torch.zeros_like(x), torch.zeros_like(fractional), []
-        for modes, transform, _ in streams("spectral", fractional, self.miller, x.unsqueeze(2), 1, 1.0):
+        for modes, transform, _ in streams("spectral", fractional, self.miller, x.unsqueeze(2), 1, 1.0, 0):
             states = transform.accumulate(x)
             powers.append(states.square().sum(dim=(0, 2)))
             part, pull = transform.gather(transform.field(states * (2.0 * self.weights[modes]).view(1, -1, 1)), x)
@@ -192,7 +191,7 @@ class _Mesh:
     """The same through a mesh: all waves at once, as one factor on the mesh's spectrum."""
 
     def __init__(self, miller: Tensor, weights: Tensor, n_atoms: int, tolerance: float):
-        self.plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, weights.dtype, n_atoms=n_atoms)
+        self.plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, weights.dtype, n_atoms=n_atoms, channels=1)
         # Deconvolution on the way to the waves and on the way back.
         self.squared = _deconvolution(self.plan, miller).square()
         # The half spectrum of a real mesh holds n_z ≥ 0, a wave or its mirror image; both where n_z = 0.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
@@ -152,7 +151,6 @@ class ReciprocalSpaceAttention(AttentionModule):
             dtype=dtype,
         )
 
-    @torch.compiler.disable
     def modes(self, cell: Tensor, n_systems: int | None = None, pbc=True) -> Modes | published.PublishedModes:
         """Return the waves the layer sees in these cells; see `WaveModule.modes`."""
         if self.norm == "rsa":

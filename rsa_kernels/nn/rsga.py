@@ -118,7 +118,6 @@ class ReciprocalSpaceGatedAttention(AttentionModule):
             nn.init.zeros_(gate.weight)
             nn.init.constant_(gate.bias, bias)
 
-    @torch.compiler.disable
     def modes(self, cell: Tensor, n_systems: int | None = None, pbc=True) -> Modes | published.PublishedModes:
         """Return the waves the layer sees in these cells; see `WaveModule.modes`."""
         if self.norm == "rsga":

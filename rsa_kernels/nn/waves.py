@@ -76,7 +76,6 @@ class WaveModule(nn.Module):
         """w(|k|) of the module, with its present parameters."""
         raise NotImplementedError
 
-    @torch.compiler.disable
     def modes(self, cell: Tensor, n_systems: int | None = None, pbc=True) -> Modes:
         """Return the waves the module sees in these cells, with its weights.
 

@@ -16,8 +16,8 @@ from .._library import Kernel, Op, define_op, triton_missing
 from . import costs
 from .methods import Systems, streams
 
-_TAIL = "Tensor batch_ptr, Tensor mode_ptr, str method, float tolerance"
-_N_TAIL = 4
+_TAIL = "Tensor batch_ptr, Tensor mode_ptr, str method, float tolerance, int atoms_in_all"
+_N_TAIL, _N_SETTINGS = 5, 3
 
 
 def define_chain(
@@ -33,7 +33,7 @@ def define_chain(
     Parameters
     ----------
     inputs : tuple of str
-        Names of the tensors of the op, in order; offsets, method and tolerance follow.
+        Names of the tensors of the op, in order; offsets and settings follow.
     differentiable : tuple of str
         The inputs that get a gradient.
     waves, pairs : tuple of 3 callables
@@ -67,10 +67,12 @@ def define_chain(
 def _kernel(order: int, takes, gives, over_waves: Callable, over_pairs: Callable | None) -> Callable:
     def kernel(*args):
         tensors = dict(zip(takes, args[:-_N_TAIL], strict=True))
-        batch_ptr, mode_ptr, method, tolerance = args[-_N_TAIL:]
+        batch_ptr, mode_ptr, method, tolerance, atoms_in_all = args[-_N_TAIL:]
         left, d_v = _leaf(tensors), _d_v(tensors)
         systems = Systems(tensors["f"], tensors["n"], batch_ptr, mode_ptr)
-        choice = costs.resolve(method, systems.sizes, left, d_v, tolerance, with_pairs=over_pairs is not None)
+        # Processes that share out the atoms of a system must agree on the method, and on the mesh.
+        sizes = tuple((atoms_in_all or n, m) for n, m in systems.sizes)
+        choice = costs.resolve(method, sizes, left, d_v, tolerance, with_pairs=over_pairs is not None)
         if choice == "pairwise" and left.is_cuda and order < 2:
             from . import triton_pairwise
 
@@ -82,7 +84,7 @@ def _kernel(order: int, takes, gives, over_waves: Callable, over_pairs: Callable
             if choice == "pairwise":
                 results = over_pairs(*parts.values())
             else:
-                through = streams(choice, parts["f"], parts["n"], left, d_v, tolerance)
+                through = streams(choice, parts["f"], parts["n"], left, d_v, tolerance, atoms_in_all)
                 results = over_waves(*(x for one, x in parts.items() if one not in "fn"), through)
             for output, result, one in zip(outputs, [results] if order == 0 else results, gives, strict=True):
                 output[_where(one, output, atoms, modes)] = result
@@ -117,8 +119,8 @@ def _derivative(order: int, next_op: Op, takes, differentiable) -> Callable:
 
 
 def _keep_inputs(ctx, inputs, output):
-    ctx.save_for_backward(*inputs[:-2])
-    ctx.settings = inputs[-2:]
+    ctx.save_for_backward(*inputs[:-_N_SETTINGS])
+    ctx.settings = inputs[-_N_SETTINGS:]
 
 
 def _leaf(tensors: dict[str, Tensor]) -> Tensor:

@@ -152,11 +152,11 @@ def counts(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tol
             product=16.0 * n * m * channels, wave=2.0 * n * m, pair=0.0, channel=n * channels, mesh=0.0, call=1.0
         )
     try:
-        plan = _plan(n, m, dtype, tolerance)
+        plan = _plan(n, m, channels, dtype, tolerance)
     except ValueError:
         return None
     # Eight transforms of every channel.
-    mesh = 8.0e-9 * channels * grid_plan.plan_cost(plan.order, plan.mesh, n)
+    mesh = 8.0e-9 * channels * grid_plan.plan_cost(plan.order, plan.mesh, n, dtype, channels)
     return Rates(product=0.0, wave=0.0, pair=0.0, channel=n * channels, mesh=mesh, call=4.0)
 
 
@@ -165,10 +165,10 @@ def seconds(paid: Rates | None, rates_: Rates) -> float:
     return math.inf if paid is None else sum(x * y for x, y in zip(astuple(paid), astuple(rates_), strict=True))
 
 
-def _plan(n: int, m: int, dtype, tolerance: float) -> grid_plan.GridPlan:
+def _plan(n: int, m: int, channels: int, dtype, tolerance: float) -> grid_plan.GridPlan:
     """Plan for a cube with as many waves: 2m = 4π/3 n_max³."""
     reach = round((1.5 * m / math.pi) ** (1.0 / 3.0))
-    return grid_plan.plan_grid((reach,) * 3, tolerance, dtype, n_atoms=n)
+    return grid_plan.plan_grid((reach,) * 3, tolerance, dtype, n_atoms=n, channels=channels)
 
 
 def _bytes(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tolerance: float) -> float:
@@ -183,7 +183,7 @@ def _bytes(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tol
     if method == "spectral":
         return size * (4 * min(2 * n * m, max(2 * WAVES, 2 * n)) + 6 * block)
     try:
-        mesh = math.prod(_plan(n, m, dtype, tolerance).mesh)
+        mesh = math.prod(_plan(n, m, channels, dtype, tolerance).mesh)
     except ValueError:
         return math.inf
     return size * 6 * block + min(MESH_BYTES, 4.0 * size * mesh * channels)

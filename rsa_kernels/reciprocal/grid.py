@@ -198,7 +198,7 @@ def composed(backend) -> SimpleNamespace:
     )
 
 
-def _functions(sites: Sites) -> SimpleNamespace:
+def mesh_functions(sites: Sites) -> SimpleNamespace:
     if sites.fractional.device.type == "cpu":
         return _CPU
     from . import triton_grid
@@ -238,7 +238,7 @@ class GridTransform:
             raise TypeError(f"`dtype` must be torch.float32 or torch.float64, got {dtype}")
         self.plan, self.dtype = plan, dtype
         self.sites = Sites(fractional, plan)
-        self.mesh_functions = _functions(self.sites)
+        self.mesh_functions = mesh_functions(self.sites)
         n = miller.to(torch.int64)
         if n.shape[0] and bool((2 * n.abs() >= torch.tensor(plan.mesh, device=n.device)).any()):
             raise ValueError(f"`miller` reaches beyond the mesh {plan.mesh}; plan for its extent")
@@ -281,7 +281,8 @@ class GridTransform:
             torch.mul(z[1, :, c].T, 0.5 * self.sin, out=half.imag[:, :-1])
             spectrum = half[:, self.mode]
             spectrum.index_add_(1, self.index[self.extra], half[:, self.extra])
-            spectrum.index_add_(1, self.flat_index, half[:, self.flat].conj())
+            # Physically: a lazy conjugate is lost where the op is called from a compiled graph.
+            spectrum.index_add_(1, self.flat_index, half[:, self.flat].conj_physical())
             spectrum = spectrum.view(-1, *self.fourier.shape)
             self.fourier.backward(spectrum, phi[c])
         return phi

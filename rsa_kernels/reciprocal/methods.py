@@ -38,13 +38,22 @@ class Systems:
         return iter(self.pairs)
 
 
-def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int, tolerance: float):
-    """Transforms of one system by the spectral or the grid method, with the blocks of channels to run on each."""
+def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int, tolerance: float, atoms_in_all: int):
+    """Transforms of one system by the spectral or the grid method, with the blocks of channels to run on each.
+
+    `atoms_in_all` is the number of atoms of the system in all processes, 0 where this one has them all.
+    """
     heads, d = q.shape[1:]
     n_atoms, n_modes = fractional.shape[0], miller.shape[0]
     width = max(CHANNELS // n_atoms, 1)
     if method == "grid":
-        plan = plan_grid(miller.abs().amax(dim=0).tolist(), tolerance, q.dtype, n_atoms=n_atoms)
+        plan = plan_grid(
+            miller.abs().amax(dim=0).tolist(),
+            tolerance,
+            q.dtype,
+            n_atoms=atoms_in_all or n_atoms,
+            channels=heads * d * d_v,
+        )
         width = max(min(width, MESH_BYTES // grid_bytes(plan, 1, q.dtype)), 1)
         blocks = tuple(mode_space.channel_blocks(heads, d, d_v, width))
         yield mode_space.Stream(slice(0, n_modes), GridTransform(fractional, miller, q.dtype, plan), blocks)

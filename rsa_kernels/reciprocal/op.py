@@ -90,7 +90,7 @@ def reciprocal_attention(
     fractional, weights, pointers = geometry
     dtype = q.dtype
     q, k, v = (x.float() if dtype == torch.bfloat16 else x for x in (q, k, v))
-    u = attention_op(q, k, v, fractional, modes.miller, weights, *pointers, method, float(tolerance))
+    u = attention_op(q, k, v, fractional, modes.miller, weights, *pointers, method, float(tolerance), 0)
     return u.to(dtype)
 
 
@@ -104,12 +104,15 @@ def accumulate_modes(
     method: str = "auto",
     *,
     tolerance: float = 1e-5,
+    atoms_in_all: int | None = None,
 ) -> Tensor:
     """First half of the attention: what the atoms write into every wave.
 
         C_m = Σ_j cos(k_m·r_j) k_j ⊗ v_j,    S_m = Σ_j sin(k_m·r_j) k_j ⊗ v_j
 
     Parameters as in `reciprocal_attention`; "auto" chooses between "spectral" and "grid", and "pairwise" is refused.
+    `atoms_in_all` is for atoms shared out among processes: the number in each system (about, where they differ), by
+    which all processes choose the same method and mesh. None: all atoms are here.
 
     Returns
     -------
@@ -126,7 +129,7 @@ def accumulate_modes(
     _check_half(method)
     fractional, _, pointers = _geometry(positions, cell, modes, batch_ptr, k, method, tolerance)
     k, v = (x.float() if x.dtype == torch.bfloat16 else x for x in (k, v))
-    return accumulate_op(k, v, fractional, modes.miller, *pointers, method, float(tolerance))
+    return accumulate_op(k, v, fractional, modes.miller, *pointers, method, float(tolerance), _in_all(atoms_in_all))
 
 
 def gather_modes(
@@ -139,12 +142,14 @@ def gather_modes(
     method: str = "auto",
     *,
     tolerance: float = 1e-5,
+    atoms_in_all: int | None = None,
 ) -> Tensor:
     """Second half of the attention: what every atom reads from the waves.
 
         u_i = (1/√d) Σ_m 2 w_m [cos(k_m·r_i) q_i C_m + sin(k_m·r_i) q_i S_m]
 
     Parameters as in `reciprocal_attention` and, from `accumulate_modes`, `states` (2, n_modes, heads, d, d_v).
+    `atoms_in_all` as in `accumulate_modes`.
 
     Returns
     -------
@@ -161,7 +166,9 @@ def gather_modes(
     _checks.shape("states", states, 2, modes.n_modes if isinstance(modes, Modes) else "n_modes", heads, d, "d_v")
     _check_half(method)
     fractional, weights, pointers = _geometry(positions, cell, modes, batch_ptr, q, method, tolerance)
-    return gather_op(q, states, fractional, modes.miller, weights, *pointers, method, float(tolerance)).to(dtype)
+    return gather_op(
+        q, states, fractional, modes.miller, weights, *pointers, method, float(tolerance), _in_all(atoms_in_all)
+    ).to(dtype)
 
 
 def _check_leaf(name: str, x: Tensor, like: Tensor | None = None, shape: tuple = ()) -> tuple[int, int]:
@@ -174,6 +181,14 @@ def _check_leaf(name: str, x: Tensor, like: Tensor | None = None, shape: tuple =
     if x.shape[1] == 0 or x.shape[2] == 0:
         raise ValueError(f"`{name}` must have at least one head and one channel, got shape {tuple(x.shape)}")
     return x.shape[1], x.shape[2]
+
+
+def _in_all(atoms_in_all: int | None) -> int:
+    if atoms_in_all is None:
+        return 0
+    if not isinstance(atoms_in_all, int) or isinstance(atoms_in_all, bool) or atoms_in_all < 1:
+        raise ValueError(f"`atoms_in_all` must be a positive integer or None, got {atoms_in_all!r}")
+    return atoms_in_all
 
 
 def _check_half(method: str) -> None:
