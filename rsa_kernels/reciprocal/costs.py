@@ -55,8 +55,8 @@ class Rates:
 
 
 BUILT_IN = {
-    "cpu float64": Rates(product=2.0e-11, wave=6.0e-9, pair=2.0e-9, channel=1.0e-8, mesh=1.0, call=2e-4),
-    "cpu float32": Rates(product=1.0e-11, wave=4.0e-9, pair=1.0e-9, channel=5.0e-9, mesh=1.0, call=2e-4),
+    "cpu float64": Rates(product=2.3e-11, wave=3.7e-9, pair=4.0e-9, channel=0.0, mesh=0.69, call=7.3e-4),
+    "cpu float32": Rates(product=1.2e-11, wave=2.2e-9, pair=2.6e-9, channel=0.0, mesh=0.83, call=8.0e-4),
 }
 NOT_MEASURED = Rates(product=1e-13, wave=1e-11, pair=1e-12, channel=1e-11, mesh=0.02, call=1e-4)
 """For devices never calibrated; on a GPU a guess from data sheets (not yet run on a GPU)."""
@@ -111,6 +111,7 @@ def explain(
     atoms = _checks.offsets("batch_ptr", pointers, len(q), "atoms")
     waves = _checks.offsets("modes.mode_ptr", modes.mode_ptr, modes.n_modes, "modes")
     sizes = tuple((a[1] - a[0], m[1] - m[0]) for a, m in zip(atoms, waves, strict=True))
+    sizes = tuple((n, m) for n, m in sizes if n and m)
     dtype = torch.float32 if q.dtype == torch.bfloat16 else q.dtype
     return _choose(sizes, *q.shape[1:], v.shape[-1], dtype, q.device.type, float(tolerance), True)
 
@@ -147,9 +148,9 @@ def counts(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tol
         waves = 2.0 * n * m * (1.0 + 0.5 * n / pairwise.tile_size(n, heads, m))
         return Rates(product=products, wave=waves, pair=n * n * heads, channel=0.0, mesh=0.0, call=1.0)
     if method == "spectral":
-        # Eight products of atoms, waves (cosine and sine) and channels.
+        # Eight products of atoms, waves (cosine and sine) and channels; waves made twice, and two pulls through them.
         return Rates(
-            product=16.0 * n * m * channels, wave=2.0 * n * m, pair=0.0, channel=n * channels, mesh=0.0, call=1.0
+            product=16.0 * n * m * channels, wave=4.0 * n * m, pair=0.0, channel=n * channels, mesh=0.0, call=1.0
         )
     try:
         plan = _plan(n, m, channels, dtype, tolerance)

@@ -15,8 +15,9 @@ from .grid import GridTransform, grid_bytes
 from .grid_plan import plan_grid
 from .transform import SpectralTransform
 
-WAVES = 1 << 23
-"""Numbers of a chunk of waves (atoms × modes) that a spectral sum holds at a time: 64 MiB in float64."""
+WAVES = 1 << 21
+"""Numbers in float32 of a chunk of waves (atoms × modes) that a spectral sum holds at a time, half as many in float64:
+8 MiB, which caches hold."""
 CHANNELS = 1 << 24
 """Numbers of a block of channels (atoms × channels) at a time: 128 MiB in float64."""
 MESH_BYTES = 1 << 31
@@ -63,7 +64,8 @@ def streams(method: str, fractional: Tensor, miller: Tensor, q: Tensor, d_v: int
     # As many waves as keep small both what a chunk holds of atoms (nothing in the Triton kernels) and of channels.
     states = 2 * min(width, heads * d * d_v)
     rows = states if q.is_cuda else max(n_atoms, states)
-    chunk = math.ceil(n_modes / math.ceil(n_modes * rows / WAVES))
+    largest = 4 * WAVES // q.element_size()
+    chunk = math.ceil(n_modes / math.ceil(n_modes * rows / largest))
     for low in range(0, n_modes, chunk):
         modes = slice(low, min(low + chunk, n_modes))
         yield mode_space.Stream(modes, transform(fractional, miller[modes], q.dtype), blocks)
