@@ -125,6 +125,13 @@ def test_halves_have_no_pairs():
             call(function, method="pairwise")
 
 
+@pytest.mark.parametrize("wrong", [0, -3, 9.0, "9", True])
+def test_numbers_of_atoms_in_all_processes(wrong):
+    for function in (rk.accumulate_modes, rk.gather_modes):
+        with pytest.raises(ValueError, match="`atoms_in_all` must be a positive integer or None, got"):
+            call(function, atoms_in_all=wrong)
+
+
 WRONG_MODES = [
     ("miller", MODES.miller.long(), TypeError, "`miller` must have dtype torch.int32, got torch.int64"),
     ("miller", MODES.miller.tolist(), TypeError, "`miller` must be a torch.Tensor"),
