@@ -13,7 +13,7 @@ from rsa_kernels.reciprocal import methods, mode_space, pairwise, reference, tra
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-5, torch.bfloat16: 1e-5}
 """Asked of the grid in all tests that do not ask for another."""
-GRID_BOUND = 100.0 * TOLERANCE[torch.float64]
+GRID_BOUND = 10.0 * TOLERANCE[torch.float64]
 """Largest error of any component, value to second derivative: the tolerance is a root mean square over the waves of a
 filled ball, of which the few waves here are the edge. A term forgotten anywhere is an error of order 1."""
 
