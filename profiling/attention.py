@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import resource
 import subprocess
 import sys
 import time
@@ -175,14 +174,18 @@ def _peaks(case: str, size: int, dtype: str, implementations) -> list[str]:
 def _peak(case: str, size: int, dtype: str, name: str) -> float:
     prepare, rivals = {"published": (published, ("published", "dense")), "growth": (growth, ())}[case]
     wanted = next(w for w in prepare(size, rivals, "cpu", None) if w.variant.split()[0] == dtype.removeprefix("torch."))
-    before = _resident()
+    # A process inherits the peak of the one that starts it: begin anew.
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    before = _status("VmRSS")
     wanted.implementations[name]()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before) / 1e9
+    return (_status("VmHWM") - before) / 1e6
 
 
-def _resident() -> float:
-    with open("/proc/self/statm") as file:
-        return float(file.read().split()[1]) * resource.getpagesize()
+def _status(field: str) -> float:
+    """Return a figure of this process's memory, kB."""
+    with open("/proc/self/status") as file:
+        return next(float(line.split()[1]) for line in file if line.startswith(field))
 
 
 if __name__ == "__main__":
