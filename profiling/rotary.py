@@ -22,8 +22,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, positions: Tensor, cell: Tensor, 
     angles = 2.0 * math.pi * (positions @ torch.linalg.inv(cell)) @ miller.to(positions.dtype).T
     scores = 0.0
     for some, w in zip(angles.split(WAVES_AT_A_TIME, dim=1), weights.split(WAVES_AT_A_TIME), strict=True):
-        cos, sin = some.cos().unsqueeze(-1), some.sin().unsqueeze(-1)
-        scores = scores + rotated(q, cos, sin) @ (rotated(k, cos, sin) * w.repeat_interleave(q.shape[1])).T
+        # √w on both sides, so that no third copy is kept
+        cos, sin = ((f(some) * w.sqrt()).unsqueeze(-1) for f in (torch.cos, torch.sin))
+        scores = scores + rotated(q, cos, sin) @ rotated(k, cos, sin).T
     return scores @ v / math.sqrt(q.shape[1])
 
 
