@@ -69,7 +69,7 @@ class Explanation:
     Attributes
     ----------
     method : str
-        The choice: the fastest of those that fit into memory.
+        The choice: the fastest of those that fit into half the main memory, of all where none does.
     seconds : dict
         Estimated time of a forward and a backward pass by method.
     bytes : dict
@@ -84,7 +84,7 @@ class Explanation:
     source: str
 
     def __str__(self) -> str:
-        lines = [f"method {self.method}: the fastest that fits into {_memory() / 2**30:.1f} GiB"]
+        lines = [f"method {self.method}: the fastest, of those that fit into {_memory() / 2**30:.1f} GiB if any do"]
         for name in sorted(self.seconds, key=self.seconds.get):
             lines.append(f"  {name:<9} {self.seconds[name]:9.3g} s  {self.bytes[name] / 2**20:8.0f} MiB")
         return "\n".join([*lines, f"  constants: {self.source}"])
@@ -135,8 +135,9 @@ def _choose(sizes, heads, d, d_v, dtype, device, tolerance, with_pairs) -> Expla
         shapes = [(method, n, m, heads, d, d_v, dtype, tolerance) for n, m in sizes]
         taken[method] = sum(seconds(counts(*shape), constants) for shape in shapes)
         needed[method] = max((_bytes(*shape) for shape in shapes), default=0.0)
-    fitting = [name for name in taken if needed[name] <= _memory() and taken[name] < math.inf]
-    return Explanation(min(fitting or ["spectral"], key=taken.get), taken, needed, source)
+    able = [name for name in taken if taken[name] < math.inf]
+    fitting = [name for name in able if needed[name] <= _memory()]
+    return Explanation(min(fitting or able, key=taken.get), taken, needed, source)
 
 
 def counts(method: str, n: int, m: int, heads: int, d: int, d_v: int, dtype, tolerance: float) -> Rates | None:
