@@ -29,7 +29,8 @@ def report(machine_name: str, threads: int) -> str:
         latest = {}
         with path.open(newline="") as file:
             for row in csv.DictReader(file):
-                if float(row["flops"]) > 0 and int(row["threads"]) == threads:
+                # The roof is that of float64; float32 has another.
+                if float(row["flops"]) > 0 and int(row["threads"]) == threads and "float32" not in row["variant"]:
                     latest[row["case"], row["variant"], row["size"], row["implementation"]] = row
         for (case, variant, size, _), row in latest.items():
             seconds, flops, moved = (float(row[key]) for key in ("seconds_best", "flops", "bytes"))
@@ -50,7 +51,7 @@ def report(machine_name: str, threads: int) -> str:
 
 
 def _draw(machine_name: str, limits: machine.Limits, points):
-    figure, axes = plt.subplots(figsize=(7, 4.5), constrained_layout=True)
+    figure, axes = plt.subplots(figsize=(9, 4.5), constrained_layout=True)
     ridge = limits.flops / limits.bandwidth
     low = min(ridge, *(p[1] for p in points)) / 4
     high = max(ridge, *(p[1] for p in points)) * 4
@@ -59,14 +60,14 @@ def _draw(machine_name: str, limits: machine.Limits, points):
     for (name, x, y), marker in zip(points, "osD^vPX*<>hp" * 4, strict=False):
         axes.loglog(x, y / 1e9, marker, label=name, markersize=8, fillstyle="none", markeredgewidth=1.8)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
         axis.set_minor_locator(NullLocator())
     axes.set_xlabel("arithmetic intensity (FLOP / byte to and from memory)")
     axes.set_ylabel("GFLOP/s, float64")
     axes.set_title(f"{machine_name}: {limits.flops / 1e9:.0f} GFLOP/s, {limits.bandwidth / 1e9:.0f} GB/s", fontsize=10)
     axes.grid(True, alpha=0.2)
-    axes.legend(fontsize=8, loc="lower right")
+    figure.legend(fontsize=8, loc="outside right center")
     path = harness.RESULTS / machine_name / "roofline.png"
     figure.savefig(path, dpi=120)
     plt.close(figure)
