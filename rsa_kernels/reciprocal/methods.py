@@ -1,4 +1,4 @@
-"""Runs a method on every system of a batch: where the registered ops get their numbers from."""
+"""Cuts a batch into its systems, and a sum over waves into chunks of modes and channels that fit into memory."""
 
 from __future__ import annotations
 
