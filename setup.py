@@ -43,6 +43,14 @@ def find_compiler():
     )
 
 
+def package_cuda_sources(folder):
+    """Copy what GPUs compile at run time into the package; a checkout uses csrc/ itself."""
+    for path in [*(ROOT / "csrc").glob("*.hpp"), *(ROOT / "csrc" / "cuda").glob("*.cu")]:
+        copy = folder / path.relative_to(ROOT / "csrc")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
 class BuildNative(build_ext):
     """Compile csrc/cpu/*.cpp and link librsa_kernels.so."""
 
@@ -92,6 +100,8 @@ class BuildNative(build_ext):
         if done.returncode != 0:
             raise SystemExit(f"error: linking {target.name} failed:\n{done.stderr}")
         scratch.replace(target)
+        if not self.inplace:
+            package_cuda_sources(target.parent / "_csrc")
 
 
 class PlatformWheel(bdist_wheel):
