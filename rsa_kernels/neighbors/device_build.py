@@ -252,7 +252,11 @@ def compact_rows(
     buffers.stage(positions, cells)
     buffers.prepare()
     words = torch.cat([state.status, buffers._made["image_start"][-1:]]).tolist()
-    explain(words[SEEN] | words[FLAGS])
+    if (words[SEEN] | words[FLAGS]) & NON_FINITE:
+        raise NonFiniteError(
+            "`positions` holds NaN, infinite or absurdly large coordinates; the neighbour list cannot be built"
+        )
+    explain(words[SEEN])
     if words[-1] > 0:
         buffers = Buffers(problem, state, images=words[-1], neighbors=0)
         buffers.stage(positions, cells)

@@ -134,6 +134,29 @@ class NeighborList:
         self._edges: tuple[Tensor, Tensor, Tensor] | None = None
         self._padded: Tensor | None = None
 
+    @classmethod
+    def of_rows(
+        cls,
+        compact: tuple[Tensor, Tensor, Tensor, Tensor],
+        reference_positions: Tensor,
+        reference_cells: Tensor,
+        pbc: Tensor,
+        cutoff: float,
+        batch_ptr: Tensor,
+        half: bool,
+        skin: float,
+    ) -> NeighborList:
+        """Wrap rows that have been found already: rows, columns, owners and image shifts, and what they are of."""
+        made = cls.__new__(cls)
+        made.pbc, made.cutoff, made.batch_ptr, made.half, made.skin = pbc, cutoff, batch_ptr, half, skin
+        made.n_rebuilds, made._late = 0, None
+        made.reference_positions = reference_positions
+        made.reference_cell = made._reference_cells = reference_cells
+        made._complete = False  # vectors may be missing later, even if they have been filled in here
+        made.rows, made.columns, made.owners, made.image_shifts = compact
+        made._edges = made._padded = None
+        return made
+
     def _cells_now(self, cell: Tensor) -> Tensor:
         """Cells to compare with the reference, without the checks of `_completed` where nothing is missing."""
         if self._complete:

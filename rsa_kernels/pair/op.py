@@ -12,7 +12,7 @@ from .. import _checks, cells
 from .._library import Kernel, define_op, triton_missing
 from .._native import load_error
 from ..errors import NonFiniteError
-from ..neighbors import NeighborList
+from ..neighbors import DeviceList, NeighborList
 from .kernels import (
     backward_cpu,
     backward_cuda,
@@ -54,7 +54,7 @@ def evaluate(
     positions: Tensor,
     cell: Tensor,
     atomic_numbers: Tensor,
-    neighbors: NeighborList,
+    neighbors: NeighborList | DeviceList,
     *,
     energy: bool = True,
     virial: bool = True,
@@ -139,7 +139,7 @@ def check_closest(table: PairTable, closest: Tensor) -> None:
 
 
 def energy(
-    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList
+    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList | DeviceList
 ) -> Tensor:
     """Differentiable energy of a tabulated pair potential, (n_systems,) eV; its backward is the force.
 
@@ -159,18 +159,24 @@ def energy(
 
 
 def per_atom_energy(
-    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList
+    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList | DeviceList
 ) -> Tensor:
     """Differentiable per-atom energies E_i = ½ Σ_j φ(r_ij), (n_atoms,) eV. Parameters as in `evaluate`."""
     _check(table, positions, cell, atomic_numbers, neighbors)
     return pair_energy(*_arguments(table, positions, cell, atomic_numbers, neighbors))
 
 
-def _check(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList) -> None:
+def _check(
+    table: PairTable,
+    positions: Tensor,
+    cell: Tensor,
+    atomic_numbers: Tensor,
+    neighbors: NeighborList | DeviceList,
+) -> None:
     if not isinstance(table, PairTable):
         raise TypeError(f"`table` must be a PairTable, got {type(table).__name__}")
-    if not isinstance(neighbors, NeighborList):
-        raise TypeError(f"`neighbors` must be a NeighborList, got {type(neighbors).__name__}")
+    if not isinstance(neighbors, NeighborList | DeviceList):
+        raise TypeError(f"`neighbors` must be a NeighborList or DeviceList, got {type(neighbors).__name__}")
     device = neighbors.rows.device
     _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32), device=device)
     _checks.shape("positions", positions, neighbors.n_atoms, 3)
@@ -187,9 +193,11 @@ def _check(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Te
 
 
 def _arguments(
-    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList
+    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList | DeviceList
 ) -> tuple:
     batched, _ = cells.as_batch(cell, neighbors.pbc, neighbors.n_systems)
+    if isinstance(neighbors, DeviceList):
+        batched = batched + neighbors.poison.to(batched.dtype)  # a list that is not good makes all results NaN
     return (
         positions,
         batched,
