@@ -109,7 +109,7 @@ RK_BODY void decide(int64_t, const Block& b) {
     int64_t* status = b.status;
     const double used = unordered(status[USED]);
     int64_t flags = status[FLAGS] | (b.alive ? 0 : RETIRED);
-    if (!is_finite(used)) flags |= NON_FINITE;
+    if (flags == 0 && !is_finite(used)) flags = NON_FINITE;
     const bool stale = !status[VALID] || !(b.skin > 0.0) || used > b.skin;
     status[REBUILD] = flags == 0 && stale;
     status[SEEN] |= flags;
@@ -282,16 +282,18 @@ RK_BODY void sort_bins(int64_t slot, const Block& b) {
         for (int a = 0; a < 3; ++a) b.image_shifts[3 * slot + a] = 0;
         return;
     }
-    const int32_t e = b.bucket[slot], bin = b.bin[e], owner = b.owner[e];
+    const int64_t e = b.bucket[slot], owner = b.owner[e];
+    const int32_t bin = b.bin[e];
     int64_t place = b.bin_start[bin];
     for (int64_t other = b.bin_start[bin]; other < b.bin_start[bin + 1]; ++other) place += b.bucket[other] < e;
-    const double shift[3] = {double(b.shift[3 * e]), double(b.shift[3 * e + 1]), double(b.shift[3 * e + 2])};
+    const int32_t* s = b.shift + 3 * e;
+    const double shift[3] = {double(s[0]), double(s[1]), double(s[2])};
     double offset[3];
     times_matrix(shift, b.frames[b.system[owner]].cell, offset);
     const double* r = b.positions + 3 * owner;
     b.sites[place] = {r[0] + offset[0], r[1] + offset[1], r[2] + offset[2], 0.0};
-    b.owners[place] = owner;
-    for (int a = 0; a < 3; ++a) b.image_shifts[3 * place + a] = b.shift[3 * e + a];
+    b.owners[place] = static_cast<int32_t>(owner);
+    for (int a = 0; a < 3; ++a) b.image_shifts[3 * place + a] = s[a];
     if (place < b.n_atoms) b.row_bin[place] = bin;
 }
 

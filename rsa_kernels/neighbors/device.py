@@ -128,7 +128,7 @@ class DeviceList:
         self._buffers = build.Buffers(self._problem, self._state, images=0, neighbors=MIN_NEIGHBORS)
         self._retired: list[build.Buffers] = []
         self._captured = False
-        self.generation = 0
+        self.generation = self._known_generation = 0
         self._fit(positions.detach(), cell.detach())
 
     # --- what kernels read -------------------------------------------------------------------------------------------
@@ -234,17 +234,17 @@ class DeviceList:
         Returns
         -------
         bool
-            Whether larger buffers have been made, and graphs must be captured again.
+            Whether larger buffers have been made since the last `look`, and graphs must be captured again.
 
         Raises
         ------
         rsa_kernels.errors.NonFiniteError, rsa_kernels.errors.CapacityError, ValueError
             As `update`, for everything that was queued until then.
         """
-        generation = self.generation
         self._judge(self._recorder.take())
         self._recorder.put(self._state.status)
-        return self.generation != generation
+        known, self._known_generation = self._known_generation, self.generation
+        return self.generation != known
 
     def confirm(self) -> bool:
         """Wait for the device and say whether the list, and all that was computed from it, can be trusted.
@@ -280,6 +280,12 @@ class DeviceList:
         """Act on status words: raise what was wrong, and make room in time."""
         if words is None:
             return
+        self._refuse(words)
+        images, neighbors = words[build.IMAGES], words[build.LONGEST]
+        if images > CROWDED * self.max_images or neighbors > CROWDED * self.max_neighbors:
+            self._grow(words)
+
+    def _refuse(self, words: list[int]) -> None:
         self._complain(words)
         if words[build.SEEN] & build.OVERFLOW:
             had = self.max_images, self.max_neighbors
@@ -289,9 +295,6 @@ class DeviceList:
                 f" and had room for {had[0]} and {had[1]}: what was computed from it since is NaN. Larger buffers have"
                 " been made; do it again, from the last good state"
             )
-        images, neighbors = words[build.IMAGES], words[build.LONGEST]
-        if images > CROWDED * self.max_images or neighbors > CROWDED * self.max_neighbors:
-            self._grow(words)
 
     def _complain(self, words: list[int]) -> None:
         seen = words[build.SEEN]
@@ -348,7 +351,7 @@ class DeviceList:
             As `update` would raise.
         """
         words = self._state.status.tolist()
-        self._judge(words)
+        self._refuse(words)
         end = self.n_atoms + words[build.IMAGES]
         compact = self.rows.clone(), self.columns, self.owners[:end].clone(), self.image_shifts[:end].clone()
         return NeighborList.of_rows(

@@ -20,6 +20,7 @@ from .padded import ALIGNMENT
 KERNELS = (
     "compare_cells", "measure", "decide", "wrap", "plan", "clear_bins", "count_images", "place", "scatter", "sort_bins",
     "search", "find_longest", "settle", "spoil", "fill_rows", "pack_rows",
+    "count_edges", "write_edges", "count_within", "write_within",
 )  # fmt: skip
 FIELDS = (
     "alive", "n_atoms", "n_systems", "image_capacity", "neighbor_capacity", "width", "n_bins", "lanes", "cutoff", "skin",
@@ -51,6 +52,19 @@ def launch(name: str, n_threads: int, block: Tensor) -> None:
         _cuda.launch("neighbors", f"rk_neighbors_device_{name}", n_threads, *arguments, device=block.device)
     else:
         _HOST[name](block.data_ptr(), n_threads, torch.get_num_threads(), _host_order)
+
+
+def words_of(values: list[Tensor | int | float], device: torch.device) -> Tensor:
+    """Machine words on the device: addresses of tensors, which must be contiguous and stay alive, and numbers."""
+    words = []
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.device != device or not value.is_contiguous():
+                raise ValueError(f"kernels take contiguous tensors on {device}, got strides {value.stride()}")
+            words.append(value.data_ptr())
+        else:
+            words.append(struct.unpack("q", struct.pack("d", value))[0] if isinstance(value, float) else value)
+    return torch.tensor(words, dtype=torch.int64).to(device)
 
 
 def explain(flags: int) -> None:
@@ -163,11 +177,8 @@ class Buffers:
         return sum(tensor.numel() * tensor.element_size() for tensor in self._made.values())
 
     def _block(self) -> Tensor:
-        words = []
-        for name in FIELDS:
-            value = self._numbers[name] if name in self._numbers else self._made[name].data_ptr()
-            words.append(struct.unpack("q", struct.pack("d", value))[0] if isinstance(value, float) else value)
-        return torch.tensor(words, dtype=torch.int64).to(self.problem.device)
+        fields = {**self._made, **self._numbers}
+        return words_of([fields[name] for name in FIELDS], self.problem.device)
 
     def retire(self) -> None:
         """Make graphs that were captured on these buffers poison what they compute."""

@@ -83,8 +83,9 @@ def evaluate(
         (3, 3) or (n_systems, 3, 3) Å.
     atomic_numbers : Tensor
         (n_atoms,) int64.
-    neighbors : NeighborList
-        Valid for these positions, with a cutoff of at least the table's.
+    neighbors : NeighborList or DeviceList
+        Valid for these positions, with a cutoff of at least the table's. A `DeviceList` that is not, because its
+        buffers were too small, makes everything NaN (on a CPU: an error).
     energy, virial, per_atom_energy : bool
         What to compute besides the forces; leaving out what is not needed saves time.
 
@@ -117,6 +118,8 @@ def evaluate(
         )
     arguments = _arguments(table, positions, cell, atomic_numbers, neighbors)
     atoms, energies, forces, virials, closest = pair_evaluate(*arguments, energy, virial, per_atom_energy)
+    if isinstance(neighbors, DeviceList):
+        energies, atoms = energies + neighbors.poison, atoms + neighbors.poison  # NaN positions do not make them NaN
     return PairResult(
         energies if energy else None, forces, virials if virial else None, atoms if per_atom_energy else None, closest
     )
@@ -197,7 +200,7 @@ def _arguments(
 ) -> tuple:
     batched, _ = cells.as_batch(cell, neighbors.pbc, neighbors.n_systems)
     if isinstance(neighbors, DeviceList):
-        batched = batched + neighbors.poison.to(batched.dtype)  # a list that is not good makes all results NaN
+        batched = batched + neighbors.poison  # a list that is not good makes all positions NaN
     return (
         positions,
         batched,

@@ -1,0 +1,54 @@
+"""Neighbour lists built by the kernels for GPUs, whose bodies run as loops on a CPU: for the tests of those kernels."""
+
+import contextlib
+
+import torch
+
+import rsa_kernels as rk
+from rsa_kernels.neighbors import device_build
+
+ORDERS = (0, 1, 2)
+"""In which order the threads of a kernel run: forwards (several at a time), backwards, scattered."""
+
+
+@contextlib.contextmanager
+def host_order(order):
+    """Run the kernels' threads in another order."""
+    before, device_build._host_order = device_build._host_order, order
+    try:
+        yield
+    finally:
+        device_build._host_order = before
+
+
+def compact_list(positions, cell, pbc, cutoff, batch_ptr=None, half=False):
+    """A list as the op builds it for CUDA tensors: count, then fill."""
+    batch_ptr = torch.tensor([0, positions.shape[0]], device=positions.device) if batch_ptr is None else batch_ptr
+    cells, flags = rk.cells.as_batch(cell, pbc, batch_ptr.numel() - 1)
+    cells = rk.cells.complete(cells.to(torch.float64), flags)
+    compact = device_build.compact_rows(positions.to(torch.float64), cells, flags, batch_ptr, cutoff)
+    return rk.NeighborList.of_rows(compact, positions.to(torch.float64), cells, flags, cutoff, batch_ptr, half, 0.0)
+
+
+def device_list(*arguments, **options):
+    """A `DeviceList` in fixed buffers, read out as an ordinary list."""
+    return rk.neighbors.DeviceList(*arguments, **options).snapshot()
+
+
+def build_fuzzed(positions, cells, pbc, cutoff, batch_ptr, half):
+    """Both ways, for tests/neighbor_fuzz.py: full lists in fixed buffers, half lists counted and filled."""
+    if half:
+        return compact_list(positions, cells, pbc, cutoff, batch_ptr, half=True)
+    return device_list(positions, cells, pbc, cutoff, batch_ptr=batch_ptr)
+
+
+def words(neighbors):
+    """Status words of a `DeviceList`, by name."""
+    names = "REBUILD FLAGS SEEN IMAGES LONGEST REBUILDS UPDATES USED VALID".split()
+    return dict(zip(names, neighbors._state.status.tolist(), strict=False))
+
+
+def state(neighbors):
+    """Copies of everything a `DeviceList` shows."""
+    shown = neighbors.rows, neighbors.padded(), neighbors.owners, neighbors.image_shifts, neighbors.poison
+    return tuple(tensor.clone() for tensor in shown)
