@@ -51,7 +51,7 @@ def test_a_wrong_list_is_found(fault):
     case = next(
         case
         for case in map(neighbor_fuzz.random_case, range(50))
-        if len(torch.unique(neighbor_fuzz.build_ours(*arguments(case)).edge_index[1])) > 3
+        if max(neighbor_fuzz.build_ours(*arguments(case)).row_ptr.diff().tolist(), default=0) > 1
     )
 
     def build(*args):
