@@ -147,6 +147,17 @@ inline void compress_store(int32_t* p, unsigned mask, v8i v) {
 #endif
 }
 
+inline void compress_store(double* p, unsigned mask, v8d v) {
+#if defined(__AVX512F__)
+    store(p, (v8d)_mm512_maskz_compress_pd(static_cast<__mmask8>(mask), (__m512d)v));
+#else
+    for (int l = 0; l < LANES; ++l) {
+        *p = v[l];
+        p += (mask >> l) & 1u;
+    }
+#endif
+}
+
 // Bit l set where a[l] < b[l]; NaN is never less.
 inline unsigned less_mask(v8d a, v8d b) {
 #if defined(__AVX512F__)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _checks, cells
 from ..errors import NonFiniteError
+from .expand import neighbor_edges, neighbor_matrix, neighbor_shorten
 from .late import LateSkin, PinnedRecorder
 from .op import neighbor_rows, used_skin, used_skin_tensor
 from .padded import pad_rows
@@ -89,6 +91,17 @@ def neighbor_list(
     batch_ptr = _checks.batch(batch_ptr, positions.shape[0], positions.device)
     _, flags = cells.as_batch(cell, pbc, batch_ptr.numel() - 1)
     return NeighborList(positions, cell, flags.contiguous(), cutoff, batch_ptr, bool(half), skin)
+
+
+class NeighborMatrix(NamedTuple):
+    """What `NeighborList.matrix` returns."""
+
+    neighbors: Tensor
+    """(n_atoms, max_neighbors) int64, j."""
+    unit_shifts: Tensor
+    """(n_atoms, max_neighbors, 3) int32, S."""
+    counts: Tensor
+    """(n_atoms,) int64, how many of a row are neighbours."""
 
 
 class NeighborList:
@@ -193,6 +206,38 @@ class NeighborList:
         """(n_atoms + 1,) int64 offsets of the atoms' pairs."""
         return self._expanded()[2]
 
+    def matrix(self, max_neighbors: int | None = None, fill: int | None = None) -> NeighborMatrix:
+        """Neighbours as a matrix with a row an atom, in the order of the atoms; full or half, as the list is.
+
+        r_ij = r_j + S·cell − r_i with j = ``neighbors[i, p]`` and S = ``unit_shifts[i, p]`` for p < ``counts[i]``.
+
+        Parameters
+        ----------
+        max_neighbors : int, optional
+            Width of the matrix, for a shape that does not change from step to step. Default: as many as the atom with
+            the most has.
+        fill : int, optional
+            What stands in ``neighbors`` where there is no neighbour. Default: n_atoms, which names no atom, so that a
+            gather that forgets to mask it fails (or reads the row a caller has appended for it); shifts are zero there.
+
+        Returns
+        -------
+        NeighborMatrix
+
+        Raises
+        ------
+        rsa_kernels.errors.CapacityError
+            An atom has more than `max_neighbors` neighbours.
+
+        Notes
+        -----
+        A row is in the order of (j, S). 20 bytes an element. Made anew at every call.
+        """
+        width = -1 if max_neighbors is None else int(_checks.not_negative("max_neighbors", max_neighbors))
+        fill = self.n_atoms if fill is None else int(fill)
+        compact = self.rows, self.columns, self.owners, self.image_shifts
+        return NeighborMatrix(*neighbor_matrix(*compact, self.half, width, fill))
+
     def padded(self) -> Tensor:
         """Compact rows as a matrix, (max_neighbors, width) int32: column k holds the entries of row k.
 
@@ -248,26 +293,22 @@ class NeighborList:
                 f" {cutoff} Å; call `update` first"
             )
         positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
-        completed = self._completed(cell)
-        system = torch.bucketize(self.owners.to(torch.int64), self.batch_ptr[1:], right=True)
-        offset = (self.image_shifts.to(torch.float64).unsqueeze(1) @ completed[system]).squeeze(1)
-        extended = positions[self.owners.to(torch.int64)] + offset
-        row = torch.repeat_interleave(torch.arange(self.n_atoms, device=positions.device), self.rows.diff())
-        keep = (extended[self.columns.to(torch.int64)] - extended[row]).square().sum(-1) < cutoff * cutoff
         inner = object.__new__(NeighborList)
         inner.__dict__.update(self.__dict__)
         inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
         inner._padded = inner._late = None
-        inner.reference_positions, inner.reference_cell, inner._reference_cells = (
-            positions.clone(),
-            cell.clone(),
-            completed,
+        inner.reference_positions, inner.reference_cell = positions.clone(), cell.clone()
+        inner._reference_cells = self._completed(cell)
+        inner.rows, inner.columns = neighbor_shorten(
+            inner.reference_positions,
+            inner._reference_cells,
+            self.batch_ptr,
+            self.rows,
+            self.columns,
+            self.owners,
+            self.image_shifts,
+            inner.cutoff,
         )
-        inner.columns = self.columns[keep]
-        kept = torch.zeros(self.n_atoms, dtype=torch.int64, device=positions.device).index_add_(
-            0, row, keep.to(torch.int64)
-        )
-        inner.rows = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
         return inner
 
     def used_skin(self, positions: Tensor, cell: Tensor) -> float:
@@ -355,24 +396,7 @@ class NeighborList:
 
     def _expanded(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._edges is None:
-            n_atoms = self.n_atoms
-            centre = self.owners[:n_atoms].to(torch.int64)
-            row_of_atom = torch.empty_like(centre)
-            row_of_atom[centre] = torch.arange(n_atoms, device=centre.device)
-            counts = self.rows.diff()[row_of_atom]
-            row_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-            i = torch.repeat_interleave(torch.arange(n_atoms, device=centre.device), counts)
-            start = self.rows[:-1][row_of_atom] - row_ptr[:-1]
-            entry = self.columns[torch.arange(i.numel(), device=i.device) + start[i]].to(torch.int64)
-            j = self.owners[entry].to(torch.int64)
-            shifts = self.image_shifts[entry] - self.image_shifts[row_of_atom[i]]
-            if self.half:
-                first, second, third = shifts.unbind(1)
-                leading = torch.where(first != 0, first, torch.where(second != 0, second, third))
-                keep = (i < j) | ((i == j) & (leading > 0))
-                i, j, shifts = i[keep], j[keep], shifts[keep]
-                row_ptr = torch.cat([counts.new_zeros(1), torch.bincount(i, minlength=n_atoms).cumsum(0)])
-            self._edges = torch.stack([i, j]), shifts.contiguous(), row_ptr
+            self._edges = neighbor_edges(self.rows, self.columns, self.owners, self.image_shifts, self.half)
         return self._edges
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from ..errors import CapacityError, NonFiniteError
 from .device_build import compact_rows
 
 _build = bind("rk_neighbors_build", "ppippfipp")
-_export = bind("rk_neighbors_export", "ppipppp")
+_export = bind("rk_neighbors_export", "ppiipppp")
 _stale = bind("rk_neighbors_stale", "pppippffip")
 
 
@@ -56,6 +56,7 @@ def _build_cpu(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor,
         handle,
         batch_ptr.data_ptr(),
         n_systems,
+        torch.get_num_threads(),
         row_ptr.data_ptr(),
         columns.data_ptr(),
         owners.data_ptr(),
