@@ -5,7 +5,7 @@ import contextlib
 import torch
 
 import rsa_kernels as rk
-from rsa_kernels.neighbors import device_build
+from rsa_kernels.neighbors import device_build, expand
 
 ORDERS = (0, 1, 2)
 """In which order the threads of a kernel run: forwards (several at a time), backwards, scattered."""
@@ -35,16 +35,48 @@ def device_list(*arguments, **options):
     return rk.neighbors.DeviceList(*arguments, **options).snapshot()
 
 
+class ReadByKernels:
+    """A list whose edges, matrix and shorter lists are read out as on a GPU."""
+
+    def __init__(self, listed):
+        self.listed = listed
+        compact = listed.rows, listed.columns, listed.owners, listed.image_shifts
+        self.edge_index, self.unit_shifts, self.row_ptr = expand.edges_cuda(*compact, listed.half)
+
+    def matrix(self):
+        listed = self.listed
+        compact = listed.rows, listed.columns, listed.owners, listed.image_shifts
+        return expand.matrix_cuda(*compact, listed.half, -1, listed.n_atoms)
+
+    def within(self, cutoff):
+        listed = self.listed
+        rows, columns = expand.shorten_cuda(
+            listed.reference_positions,
+            listed._reference_cells,
+            listed.batch_ptr,
+            listed.rows,
+            listed.columns,
+            listed.owners,
+            listed.image_shifts,
+            cutoff,
+        )
+        compact = rows, columns, listed.owners, listed.image_shifts
+        rest = listed.pbc, cutoff, listed.batch_ptr, listed.half, 0.0
+        return ReadByKernels(
+            rk.NeighborList.of_rows(compact, listed.reference_positions, listed._reference_cells, *rest)
+        )
+
+
 def build_fuzzed(positions, cells, pbc, cutoff, batch_ptr, half):
     """Both ways, for tests/neighbor_fuzz.py: full lists in fixed buffers, half lists counted and filled."""
     if half:
-        return compact_list(positions, cells, pbc, cutoff, batch_ptr, half=True)
-    return device_list(positions, cells, pbc, cutoff, batch_ptr=batch_ptr)
+        return ReadByKernels(compact_list(positions, cells, pbc, cutoff, batch_ptr, half=True))
+    return ReadByKernels(device_list(positions, cells, pbc, cutoff, batch_ptr=batch_ptr))
 
 
 def words(neighbors):
     """Status words of a `DeviceList`, by name."""
-    names = "REBUILD FLAGS SEEN IMAGES LONGEST REBUILDS UPDATES USED VALID".split()
+    names = ("REBUILD", "FLAGS", "SEEN", "IMAGES", "LONGEST", "REBUILDS", "UPDATES", "USED", "VALID")
     return dict(zip(names, neighbors._state.status.tolist(), strict=False))
 
 

@@ -33,7 +33,7 @@ from neighbor_fuzz import random_case as fuzzed_case
 import rsa_kernels as rk
 from rsa_kernels import _native
 from rsa_kernels.errors import CapacityError, NonFiniteError
-from rsa_kernels.neighbors import device_build, reference
+from rsa_kernels.neighbors import device_build, device_rows, expand, reference
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -46,29 +46,37 @@ def of_case(build, case, **options):
     return build(tensor(positions), tensor(cell), pbc.tolist(), cutoff, **options)
 
 
-# --- the same pairs as the definition, as matscipy, as the list for CPUs ----------------------------------------------
+# --- the same pairs as the definition, as matscipy, as the list for CPUs --------------------------------------------
 
 
 @pytest.mark.parametrize("order", ORDERS)
 def test_random_cases(order):
     with host_order(order):
-        assert sum(check(build_fuzzed, fuzzed_case(seed), ordered=False, matrix=False) for seed in range(100)) > 50_000
+        assert sum(check(build_fuzzed, fuzzed_case(seed)) for seed in range(50)) > 25_000
+
+
+LOG_HEAD = (
+    "python -m pytest -m fuzz tests/test_neighbors_device.py\n"
+    "Kernels of the neighbour lists for GPUs, run as loops on a CPU, their threads in three orders, in turn.\n"
+    "Compared exactly with every pair and every image (tests/neighbor_fuzz.py): (i, j, S) in order, row_ptr, padded"
+    " matrix, within(shorter);\nfull lists in fixed buffers, half lists counted and filled.\n"
+)
 
 
 @pytest.mark.fuzz
-def test_twenty_thousand_random_cases():
-    begin, cases, pairs = time.perf_counter(), 20_000, 0
-    for seed in range(cases):
+@pytest.mark.parametrize("part", range(4))
+def test_twenty_thousand_random_cases(part):
+    begin, seeds = time.perf_counter(), range(5000 * part, 5000 * (part + 1))
+    pairs = 0
+    for seed in seeds:
         with host_order(ORDERS[seed % len(ORDERS)]):
-            pairs += check(build_fuzzed, fuzzed_case(seed), ordered=False, matrix=False)
-    LOG.write_text(
-        "python -m pytest -m fuzz tests/test_neighbors_device.py\n"
-        "kernels of the cell list for GPUs, run as loops on a CPU, threads in three orders, in turn; compared exactly with"
-        " every pair and every image\n(tests/neighbor_fuzz.py): (i, j, S), row_ptr and within(shorter); full lists in"
-        " fixed buffers, half lists counted and filled\n"
-        f"torch {torch.__version__}, rsa_kernels {rk.__version__}, {_native.compiler()}\n"
-        f"pairs: {pairs:,}\ndifferences: 0 in {cases:,} cases, {time.perf_counter() - begin:.0f} s\n"
-    )
+            pairs += check(build_fuzzed, fuzzed_case(seed))
+    if part == 0:
+        versions = f"torch {torch.__version__}, rsa_kernels {rk.__version__}, {_native.compiler()}\n"
+        LOG.write_text(LOG_HEAD + versions)
+    with LOG.open("a") as log:
+        seconds = time.perf_counter() - begin
+        log.write(f"seeds {seeds[0]} to {seeds[-1]}: {pairs:,} pairs, 0 differences, {seconds:.0f} s\n")
 
 
 @BUILDERS
@@ -179,14 +187,14 @@ def test_rows_of_a_system_stand_between_its_offsets():
         assert sorted(nl.owners[begin:end].tolist()) == list(range(begin, end))
 
 
-# --- determinism, memory, faults ---------------------------------------------------------------------------------------
+# --- determinism, memory, faults ------------------------------------------------------------------------------------
 
 
-def crowd():
-    """3,000 atoms, some of them in dense clumps: bins with many entries to put in order."""
+def crowd(clump=400):
+    """3,000 atoms, some of them in a dense clump: bins with many entries to put in order."""
     rng = np.random.default_rng(17)
     cell = np.array([[25.0, 0, 0], [9.0, 24.0, 0], [-6.0, 5.0, 26.0]])
-    fractional = np.concatenate([rng.uniform(-1, 2, (2600, 3)), 0.4 + 0.02 * rng.random((400, 3))])
+    fractional = np.concatenate([rng.uniform(-1, 2, (3000 - clump, 3)), 0.4 + 0.02 * rng.random((clump, 3))])
     return tensor(fractional @ cell), tensor(cell), True, 3.0
 
 
@@ -197,9 +205,7 @@ def test_the_order_of_threads_changes_no_bit():
         with host_order(order), threads(2):
             nl = rk.neighbors.DeviceList(positions, cell, pbc, cutoff, skin=0.5)
             exact = compact_list(positions, cell, pbc, cutoff)
-            results.append(
-                (nl.rows, nl.padded(), nl.owners, nl.image_shifts, exact.rows, exact.columns, exact.owners)
-            )
+            results.append((nl.rows, nl.padded(), nl.owners, nl.image_shifts, exact.rows, exact.columns, exact.owners))
     assert int(results[0][0][-1]) > 200_000
     for result in results[1:]:
         assert all(torch.equal(one, other) for one, other in zip(result, results[0], strict=True))
@@ -273,11 +279,35 @@ def test_wrong_positions_are_refused():
 
 @BUILDERS
 def test_too_many_images_are_refused(build):
-    with pytest.raises(CapacityError, match="`cutoff` of 1000000.0 Å reaches over .* images"):
+    with pytest.raises(CapacityError, match=r"`cutoff` of 1000000\.0 Å reaches over .* images"):
         build(torch.rand(4, 3, dtype=torch.float64), torch.eye(3, dtype=torch.float64), True, 1e6)
 
 
-# --- the interface between Python and C++ ------------------------------------------------------------------------------
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_read_out_of_rows(half):
+    """Edges, matrix and shorter rows by kernels, against their definitions in torch."""
+    positions, cell, pbc, cutoff = crowd(clump=40)
+    nl = compact_list(positions, cell, pbc, cutoff)
+    compact = nl.rows, nl.columns, nl.owners, nl.image_shifts
+    where = nl.reference_positions + 0.01, nl._reference_cells * 1.01, nl.batch_ptr
+    wanted = (
+        expand.edges_torch(*compact, half),
+        expand.matrix_torch(*compact, half, -1, -7),
+        expand.shorten_torch(*where, *compact, 2.4),
+    )
+    for order in ORDERS:
+        with host_order(order), threads(2):
+            ours = (
+                expand.edges_cuda(*compact, half),
+                expand.matrix_cuda(*compact, half, -1, -7),
+                expand.shorten_cuda(*where, *compact, 2.4),
+            )
+        for one, other in zip(itertools.chain(*ours), itertools.chain(*wanted), strict=True):
+            assert torch.equal(one, other)
+    assert 10_000 < ours[2][1].numel() < 0.7 * nl.columns.numel()
+
+
+# --- the interface between Python and C++ ---------------------------------------------------------------------------
 
 
 def test_python_and_cpp_agree_on_the_block():
@@ -285,6 +315,9 @@ def test_python_and_cpp_agree_on_the_block():
     count = _native.bind("rk_neighbors_device_fields", "pi")(ctypes.addressof(text), 4096)
     assert tuple(text.value.decode().split()) == device_build.FIELDS
     assert count == len(device_build.FIELDS)
+    count = _native.bind("rk_neighbors_device_row_fields", "pi")(ctypes.addressof(text), 4096)
+    assert tuple(text.value.decode().split()) == device_rows.FIELDS
+    assert count == len(device_rows.FIELDS)
     buffers = rk.neighbors.DeviceList(*crowd(), skin=0.25)._buffers
     words = dict(zip(device_build.FIELDS, buffers.block.tolist(), strict=True))
     assert words["n_atoms"] == 3000 and words["sites"] % 32 == 0

@@ -1,4 +1,4 @@
-"""A neighbour list that lives on a GPU in fixed buffers: no allocation, no host, so a CUDA graph can hold its update."""
+"""A neighbour list in fixed buffers on a GPU: its update needs no allocation and no host, a CUDA graph can hold it."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class DeviceList:
         self.generation = self._known_generation = 0
         self._fit(positions.detach(), cell.detach())
 
-    # --- what kernels read -------------------------------------------------------------------------------------------
+    # --- what kernels read ------------------------------------------------------------------------------------------
 
     @property
     def n_atoms(self) -> int:
@@ -197,7 +197,7 @@ class DeviceList:
         """Rows one after the other, (n_pairs,) int32: what CPU kernels read. Copied, and waits for the device."""
         return self._buffers.columns(int(self.rows[-1]), again=False)
 
-    # --- update ------------------------------------------------------------------------------------------------------
+    # --- update -----------------------------------------------------------------------------------------------------
 
     def update(self, positions: Tensor, cell: Tensor) -> None:
         """Queue what makes the list valid for new positions and cell; the device decides whether to rebuild.
@@ -340,7 +340,7 @@ class DeviceList:
             self._resize(words)
         self._state.status[build.REBUILDS] = rebuilds
 
-    # --- as an ordinary list -----------------------------------------------------------------------------------------
+    # --- as an ordinary list ----------------------------------------------------------------------------------------
 
     def snapshot(self) -> NeighborList:
         """Return the list as it is now as a `NeighborList` of its exact size, with edges and ``within``; waits.

@@ -1,7 +1,7 @@
-"""Buffers of the cell list for GPUs and the sequence of kernels that fills them; on a CPU the same bodies run as loops.
+"""Buffers of the cell list for GPUs and the kernels that fill them; on a CPU the same bodies run as loops.
 
-Everything a kernel reads or writes is named in one block of machine words, which lies on the device: launching takes the
-block alone, and nothing of a sequence depends on the host (csrc/neighbors_device.hpp says what each kernel does).
+Everything a kernel reads or writes is named in one block of machine words, which lies on the device: launching takes
+the block alone, and nothing of a sequence depends on the host (csrc/neighbors_device.hpp says what each kernel does).
 """
 
 from __future__ import annotations
@@ -23,10 +23,11 @@ KERNELS = (
     "count_edges", "write_edges", "count_within", "write_within",
 )  # fmt: skip
 FIELDS = (
-    "alive", "n_atoms", "n_systems", "image_capacity", "neighbor_capacity", "width", "n_bins", "lanes", "cutoff", "skin",
-    "positions", "cells", "pbc", "batch_ptr", "system", "reference", "reference_cells", "frames", "grids", "bounds",
-    "fractional", "image_count", "image_start", "owner", "shift", "bin", "bin_count", "bin_start", "bucket", "sites",
-    "row_bin", "owners", "image_shifts", "matrix", "counts", "rows", "columns", "status", "poison",
+    "alive", "n_atoms", "n_systems", "image_capacity", "neighbor_capacity", "width", "n_bins", "lanes",
+    "cutoff", "skin", "positions", "cells", "pbc", "batch_ptr", "system", "reference", "reference_cells",
+    "frames", "grids", "bounds", "fractional", "image_count", "image_start", "owner", "shift", "bin",
+    "bin_count", "bin_start", "bucket", "sites", "row_bin", "owners", "image_shifts", "matrix", "counts",
+    "rows", "columns", "status", "poison",
 )  # fmt: skip
 """Fields of the block in the order of RK_NEIGHBOR_BLOCK; a test compares."""
 

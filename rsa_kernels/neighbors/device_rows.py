@@ -1,4 +1,4 @@
-"""Edges in order, and the rows of a shorter cutoff, out of finished rows, by kernels: what CUDA tensors are read with."""
+"""Edges in order, and the rows of a shorter cutoff, out of finished rows: the kernels that CUDA lists are read with."""
 
 from __future__ import annotations
 
