@@ -29,10 +29,17 @@ int64_t pack(const double* x, const double* y, const double* z, const Range* ran
             unsigned inside = less_mask(r2, limits);
             const int64_t left = ranges[range].end - j;
             if (left < LANES) inside &= (1u << left) - 1u;
+#if !defined(__AVX512F__)
+            // Packing is slow without the instruction for it: take what stands before the last that is wanted.
+            if (inside) inside = (2u << (31 - __builtin_clz(inside))) - 1u;
+            store(out.x + size, px), store(out.y + size, py), store(out.z + size, pz);
+            store(out.slot + size, static_cast<int32_t>(j) + step);
+#else
             compress_store(out.x + size, inside, px);
             compress_store(out.y + size, inside, py);
             compress_store(out.z + size, inside, pz);
             compress_store(out.slot + size, inside, static_cast<int32_t>(j) + step);
+#endif
             size += __builtin_popcount(inside);
         }
     }
@@ -49,7 +56,7 @@ void collect(const Candidates& from, const double* centre, double near_squared, 
         const v8d r2 = squared(load(from.x + j) - cx, load(from.y + j) - cy, load(from.z + j) - cz);
         const unsigned inside = less_mask(r2, limit), close = less_mask(r2, near_limit);
 #if !defined(__AVX512F__)
-        if (!inside) continue;  // packing is slow without the instruction for it
+        if (!inside) continue;
 #endif
         v8i slots;
         std::memcpy(&slots, from.slot + j, sizeof slots);

@@ -48,6 +48,7 @@ struct System {
     std::vector<Chunk> chunks;
     Scratch<double> xyz[3];
     Grid grid;
+    double density = 0.0;  // entries a unit of volume
     Scratch<int32_t> atom_start, image_start;
 };
 
@@ -74,7 +75,7 @@ void place(const Unsorted& entries, const Scratch<int32_t>& order, int64_t base,
 int64_t sort_atoms_and_images(const double* positions, int64_t n_atoms, const double* cell, const uint8_t* pbc, double cutoff,
                               int threads, System& system) {
     double inverse_cell[9], height[3], low[3], high[3];
-    inverse(cell, inverse_cell);
+    const double determinant = inverse(cell, inverse_cell);
     Wrapped atoms = wrap(positions, n_atoms, inverse_cell, pbc, threads);
     if (!atoms.finite) return NON_FINITE;
     for (int a = 0; a < 3; ++a) {
@@ -89,6 +90,8 @@ int64_t sort_atoms_and_images(const double* positions, int64_t n_atoms, const do
     if (n_images < 0) return TOO_MANY;
     system.n_entries = n_atoms + n_images;
     const Grid& grid = system.grid = make_grid(low, high, height, cutoff, system.n_entries);
+    const double volume = std::fabs(determinant) * (high[0] - low[0]) * (high[1] - low[1]) * (high[2] - low[2]);
+    system.density = double(system.n_entries) / std::max(volume, cutoff * cutoff * cutoff);
     const Unsorted images = make_images(atoms, n_atoms, pbc, low, high, grid, parts, begin, n_images);
     const Unsorted entries = as_entries(std::move(atoms), n_atoms, grid, parts);
     system.owner = Scratch<int32_t>(system.n_entries);
@@ -205,6 +208,10 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
         system.chunks[c].last = part_begin(n_atoms, c + 1, n_chunks);
         if (pool) system.chunks[c].entries = pool->take();
     }
+    // Room for as many pairs as an even density gives, so that few lists have to grow.
+    const double per_atom = std::min(double(system.n_entries), system.density * 4.2 * cutoff * cutoff * cutoff);
+    for (Chunk& chunk : system.chunks)
+        if (!chunk.entries.reserve(static_cast<int64_t>(double(chunk.last - chunk.first) * per_atom * 1.05) + 64)) return NO_MEMORY;
     const NeighborLoops& loops = neighbor_loops();
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
     for (int64_t c = 0; c < n_chunks; ++c) search(system, cutoff, loops, system.chunks[c]);

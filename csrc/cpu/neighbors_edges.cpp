@@ -15,9 +15,12 @@ namespace {
 constexpr int64_t NO_MEMORY = -3;
 constexpr int64_t RANKED = 128;  // rows up to this length are put in order by counting smaller keys, longer ones by sorting
 
+typedef int32_t v4i __attribute__((vector_size(16)));
+
 // An atom or image: its atom and lattice vector, one look-up.
-struct alignas(16) Entry {
-    int32_t owner, s[3];
+struct Entry {
+    v4i value;
+    int32_t owner() const { return value[0]; }
 };
 
 struct Rows {
@@ -27,9 +30,9 @@ struct Rows {
     bool half;
 };
 
-bool kept_in_half(int32_t i, int32_t j, const int32_t s[3]) {
-    const int32_t leading = s[0] != 0 ? s[0] : s[1] != 0 ? s[1] : s[2];
-    return i < j || (i == j && leading > 0);
+// Whether (i, j, S) stands for itself and (j, i, −S) in a half list.
+inline bool kept_in_half(int32_t i, int32_t j, int32_t a, int32_t b, int32_t c) {
+    return i < j || (i == j && (a != 0 ? a : b != 0 ? b : c) > 0);
 }
 
 // One row at a time: its neighbours, and the rank of each in the order of (j, S).
@@ -43,19 +46,20 @@ class OrderedRow {
     void read(int64_t k) {
         const int32_t* columns = rows_.columns + rows_.ptr[k];
         const int64_t n = rows_.ptr[k + 1] - rows_.ptr[k];
-        centre_ = entries_[k];
+        centre_ = entries_[k].value;
         int32_t *kept = columns_.data(), *keys = keys_.data();
         if (rows_.half) {
             size_ = 0;
             for (int64_t p = 0; p < n; ++p) {
                 kept[size_] = columns[p];
-                keys[size_] = entries_[columns[p]].owner;
-                size_ += kept_in_half(centre_.owner, keys[size_], shift(columns[p]).s);
+                const v4i s = entries_[columns[p]].value - centre_;
+                keys[size_] = entries_[columns[p]].owner();
+                size_ += kept_in_half(0, s[0], s[1], s[2], s[3]);
             }
             columns = kept;
         } else {
             size_ = n;
-            for (int64_t p = 0; p < n; ++p) keys[p] = entries_[columns[p]].owner;
+            for (int64_t p = 0; p < n; ++p) keys[p] = entries_[columns[p]].owner();
         }
         listed_ = columns;
         if (size_ > RANKED || !loops_.rank(keys, size_, ranks_.data())) sort();
@@ -65,19 +69,14 @@ class OrderedRow {
         const int32_t *keys = keys_.data(), *ranks = ranks_.data();
         for (int64_t p = 0; p < size_; ++p) {
             const int64_t to = ranks[p];
-            const Entry e = shift(listed_[p]);
+            const v4i shift = entries_[listed_[p]].value - centre_;
             j[to] = keys[p];
-            for (int a = 0; a < 3; ++a) s[3 * to + a] = e.s[a];
+            for (int a = 0; a < 3; ++a) s[3 * to + a] = shift[a + 1];
         }
     }
     int64_t size() const { return size_; }
 
   private:
-    Entry shift(int32_t column) const {
-        Entry e = entries_[column];
-        for (int a = 0; a < 3; ++a) e.s[a] -= centre_.s[a];
-        return e;
-    }
     // For long rows, and for those where some j occurs more than once: by j, a byte at a time, then by S among equals.
     void sort() {
         uint64_t *from = sorted_.data(), *to = from + size_;  // the key above, the position below
@@ -94,8 +93,10 @@ class OrderedRow {
             std::swap(from, to);
         }
         const auto by_shift = [&](uint64_t a, uint64_t b) {
-            const Entry first = entries_[listed_[a & 0xffffffffu]], second = entries_[listed_[b & 0xffffffffu]];
-            return std::lexicographical_compare(first.s, first.s + 3, second.s, second.s + 3);
+            const v4i first = entries_[listed_[a & 0xffffffffu]].value, second = entries_[listed_[b & 0xffffffffu]].value;
+            for (int axis = 1; axis < 3; ++axis)
+                if (first[axis] != second[axis]) return first[axis] < second[axis];
+            return first[3] < second[3];
         };
         for (int64_t begin = 0, end; begin < size_; begin = end) {
             for (end = begin + 1; end < size_ && from[end] >> 32 == from[begin] >> 32;) ++end;
@@ -109,7 +110,7 @@ class OrderedRow {
     Scratch<int32_t> columns_, keys_, ranks_;
     Scratch<uint64_t> sorted_;
     const int32_t* listed_ = nullptr;
-    Entry centre_{};
+    v4i centre_{};
     int64_t size_ = 0;
 };
 
@@ -127,7 +128,7 @@ bool for_every_atom(const Rows& rows, int threads, Write write) {
     {
 #pragma omp for schedule(static) nowait
         for (int64_t e = 0; e < rows.n_entries; ++e)
-            entries[e] = {rows.owners[e], {rows.shifts[3 * e], rows.shifts[3 * e + 1], rows.shifts[3 * e + 2]}};
+            entries[e].value = v4i{rows.owners[e], rows.shifts[3 * e], rows.shifts[3 * e + 1], rows.shifts[3 * e + 2]};
 #pragma omp for schedule(static) reduction(max : longest)
         for (int64_t k = 0; k < rows.n_atoms; ++k) {
             row_of[rows.owners[k]] = static_cast<int32_t>(k);
@@ -160,10 +161,12 @@ RK_EXPORT int64_t rk_neighbors_counts(const int64_t* ptr, const int32_t* columns
         const int32_t i = owners[k];
         for (int64_t p = half ? ptr[k] : ptr[k + 1]; p < ptr[k + 1]; ++p) {
             const int32_t e = columns[p], j = owners[e];
-            int32_t s[3] = {0, 0, 0};
-            if (i == j)
-                for (int a = 0; a < 3; ++a) s[a] = shifts[3 * e + a] - shifts[3 * k + a];
-            count += rk::kept_in_half(i, j, s);
+            if (i != j) {
+                count += i < j;
+            } else {
+                const int32_t *s = shifts + 3 * e, *own = shifts + 3 * k;
+                count += rk::kept_in_half(i, j, s[0] - own[0], s[1] - own[1], s[2] - own[2]);
+            }
         }
         counts[i] = count;
     }

@@ -233,8 +233,11 @@ class NeighborList:
         -----
         A row is in the order of (j, S). 20 bytes an element. Made anew at every call.
         """
+        for name, value in (("max_neighbors", max_neighbors), ("fill", fill)):
+            if value is not None and not isinstance(value, int):
+                raise TypeError(f"`{name}` must be an int or None, got {value!r}")
         width = -1 if max_neighbors is None else int(_checks.not_negative("max_neighbors", max_neighbors))
-        fill = self.n_atoms if fill is None else int(fill)
+        fill = self.n_atoms if fill is None else fill
         compact = self.rows, self.columns, self.owners, self.image_shifts
         return NeighborMatrix(*neighbor_matrix(*compact, self.half, width, fill))
 
