@@ -13,8 +13,8 @@ namespace device {
     FIELD(int64_t, n_atoms) FIELD(int64_t, half) FIELD(double, cutoff) FIELD(const int64_t*, rows)                     \
     FIELD(const int32_t*, columns) FIELD(const int32_t*, owners) FIELD(const int32_t*, image_shifts)                   \
     FIELD(const double*, positions) FIELD(const double*, cells) FIELD(const int64_t*, system)                          \
-    FIELD(int64_t*, counts) FIELD(const int64_t*, starts) FIELD(int64_t*, edges) FIELD(int32_t*, shifts)               \
-    FIELD(int32_t*, kept)
+    FIELD(const int32_t*, ranks) FIELD(int32_t*, keys) FIELD(int64_t*, counts) FIELD(const int64_t*, starts)           \
+    FIELD(int64_t*, edges) FIELD(int32_t*, shifts) FIELD(int32_t*, kept)
 
 struct Rows {
 #define RK_FIELD(type, name) type name;
@@ -22,62 +22,56 @@ struct Rows {
 #undef RK_FIELD
 };
 
-struct Edge {
-    int64_t j;
-    int32_t shift[3];
-};
+constexpr int32_t LEFT_OUT = 2147483647;
 
-RK_BODY Edge edge_of(const Rows& r, int64_t k, int64_t place) {
-    const int64_t e = r.columns[place];
-    Edge edge;
-    edge.j = r.owners[e];
-    for (int a = 0; a < 3; ++a) edge.shift[a] = r.image_shifts[3 * e + a] - r.image_shifts[3 * k + a];
-    return edge;
+RK_BODY void shift_of(const Rows& r, int64_t k, int64_t e, int32_t* out) {
+    for (int a = 0; a < 3; ++a) out[a] = r.image_shifts[3 * e + a] - r.image_shifts[3 * k + a];
 }
 
 // Full lists keep every edge; half lists i < j, or i = j with the first non-zero of S positive.
-RK_BODY bool wanted(const Rows& r, int64_t i, const Edge& edge) {
-    if (!r.half || i < edge.j) return true;
-    if (i > edge.j) return false;
-    const int32_t* s = edge.shift;
+RK_BODY bool wanted(const Rows& r, int64_t i, int64_t k, int64_t e) {
+    const int64_t j = r.owners[e];
+    if (!r.half || i < j) return true;
+    if (i > j) return false;
+    int32_t s[3];
+    shift_of(r, k, e, s);
     return (s[0] != 0 ? s[0] : s[1] != 0 ? s[1] : s[2]) > 0;
 }
 
-RK_BODY bool before(const Edge& one, const Edge& other) {
-    if (one.j != other.j) return one.j < other.j;
-    for (int a = 0; a < 3; ++a)
-        if (one.shift[a] != other.shift[a]) return one.shift[a] < other.shift[a];
-    return false;
-}
-
-// One thread a row. counts[i]: edges of the row's atom i.
+// One thread a row. counts[i]: edges of the row's atom i. keys: in the order of (j, S), which within a row is that of the
+// entries by (owner, lattice vector), `ranks`.
 RK_BODY void count_edges(int64_t k, const Rows& r) {
     const int64_t i = r.owners[k];
-    int64_t count = r.half ? 0 : r.rows[k + 1] - r.rows[k];
-    for (int64_t place = r.rows[k]; r.half && place < r.rows[k + 1]; ++place) count += wanted(r, i, edge_of(r, k, place));
+    int64_t count = 0;
+    for (int64_t place = r.rows[k]; place < r.rows[k + 1]; ++place) {
+        const int64_t e = r.columns[place];
+        const bool listed = wanted(r, i, k, e);
+        r.keys[place] = listed ? r.ranks[e] : LEFT_OUT;
+        count += listed;
+    }
     r.counts[i] = count;
 }
 
-// One thread a pair. Edges of atom i stand from starts[i] on, by (j, S): this one goes where the number of smaller ones
-// in its row says. Neighbouring threads share a row and read the same rivals.
+// One thread a pair. Edges of atom i stand from starts[i] on: this one goes where the number of smaller keys in its row
+// says. Neighbouring threads share a row and read the same keys.
 RK_BODY void write_edges(int64_t place, const Rows& r) {
-    int64_t k = 0, end = r.n_atoms;  // the last row that starts at or before the place, by bisection
-    while (end - k > 1) {
-        const int64_t middle = k + (end - k) / 2;
+    const int32_t key = r.keys[place];
+    if (key == LEFT_OUT) return;
+    int64_t k = 0, after = r.n_atoms;  // the last row that starts at or before the place, by bisection
+    while (after - k > 1) {
+        const int64_t middle = k + (after - k) / 2;
         if (r.rows[middle] <= place) k = middle;
-        else end = middle;
+        else after = middle;
     }
-    const int64_t i = r.owners[k];
-    const Edge edge = edge_of(r, k, place);
-    if (!wanted(r, i, edge)) return;
-    int64_t to = r.starts[i];
-    for (int64_t other = r.rows[k]; other < r.rows[k + 1]; ++other) {
-        const Edge rival = edge_of(r, k, other);
-        to += wanted(r, i, rival) && before(rival, edge);
-    }
+    const int64_t i = r.owners[k], e = r.columns[place], end = r.rows[k + 1];
+    int32_t smaller = 0;
+    for (int64_t other = r.rows[k]; other < end; ++other) smaller += r.keys[other] < key;
+    const int64_t to = r.starts[i] + smaller;
     r.edges[to] = i;
-    r.edges[r.starts[r.n_atoms] + to] = edge.j;
-    for (int a = 0; a < 3; ++a) r.shifts[3 * to + a] = edge.shift[a];
+    r.edges[r.starts[r.n_atoms] + to] = r.owners[e];
+    int32_t s[3];
+    shift_of(r, k, e, s);
+    for (int a = 0; a < 3; ++a) r.shifts[3 * to + a] = s[a];
 }
 
 // Where entry e is: its owner's position, moved by its lattice vector.

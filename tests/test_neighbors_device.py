@@ -31,6 +31,7 @@ from neighbor_fuzz import check
 from neighbor_fuzz import random_case as fuzzed_case
 
 import rsa_kernels as rk
+from profiling import device_list as device_list_costs
 from rsa_kernels import _native
 from rsa_kernels.errors import CapacityError, NonFiniteError
 from rsa_kernels.neighbors import device_build, device_rows, expand, reference
@@ -334,3 +335,19 @@ def test_the_op_for_cuda_tensors_is_this_list():
     assert [x.dtype for x in (rows, columns, owners, shifts)] == [x.dtype for x in wanted]
     assert [x.shape for x in (rows, columns, owners, shifts)] == [x.shape for x in wanted]
     assert "CUDA C++" in kernel.what
+
+
+def test_the_costs_that_the_readme_states():
+    """Candidates by bins are what the search tests: counted once more, entry by entry, in a small system."""
+    positions, cell, pbc, cutoff = crowd(clump=40)
+    nl = rk.neighbors.DeviceList(positions[:300], cell, pbc, cutoff)
+    buffers = nl._buffers._made
+    words = buffers["grids"][0]
+    count, reach = words[9:12].long(), words[12:15].long()
+    bins = torch.repeat_interleave(torch.arange(buffers["bin_count"].numel()), buffers["bin_start"].long().diff())
+    bins = bins % (buffers["bin_count"].numel() // 2)
+    at = torch.stack([bins // (count[1] * count[2]), bins // count[2] % count[1], bins % count[2]], dim=1)
+    near = ((at[:300, None] - at[None]).abs() <= reach).all(-1)
+    counted = device_list_costs.costs(nl)
+    assert counted.candidates == int(near.sum()) > 2 * int(nl.rows[-1])
+    assert 100 * 300 < counted.look_bytes < counted.rebuild_bytes < 3000 * 300

@@ -8,8 +8,8 @@ from torch import Tensor
 from .device_build import launch, words_of
 
 FIELDS = (
-    "n_atoms", "half", "cutoff", "rows", "columns", "owners", "image_shifts", "positions", "cells", "system", "counts",
-    "starts", "edges", "shifts", "kept",
+    "n_atoms", "half", "cutoff", "rows", "columns", "owners", "image_shifts", "positions", "cells", "system", "ranks",
+    "keys", "counts", "starts", "edges", "shifts", "kept",
 )  # fmt: skip
 """Fields of the block in the order of RK_NEIGHBOR_ROWS; a test compares."""
 
@@ -33,13 +33,14 @@ def edges(
 
     Notes
     -----
-    28 bytes a pair, nothing else of that size. Every edge is compared with its row: O(n_pairs · neighbours). Waits for
-    the device once if `half`.
+    28 bytes a pair, and 4 while they are made. Every key is compared with those of its row: O(n_pairs · neighbours).
+    Waits for the device once if `half`.
     """
     n_atoms = rows.numel() - 1
     counts, starts = _counters(rows)
     fields = {"n_atoms": n_atoms, "half": int(half), "rows": rows, "columns": columns, "owners": owners}
-    fields |= {"image_shifts": image_shifts, "counts": counts, "starts": starts}
+    fields |= {"image_shifts": image_shifts, "counts": counts, "starts": starts, "keys": torch.empty_like(columns)}
+    fields["ranks"] = ranks(owners, image_shifts)
     _launch("count_edges", fields, n_atoms)
     torch.cumsum(counts, 0, out=starts[1:])
     n_pairs = int(starts[-1]) if half else columns.numel()
@@ -82,6 +83,20 @@ def within(
     kept = torch.empty(int(starts[-1]), dtype=torch.int32, device=rows.device)
     _launch("write_within", {**fields, "kept": kept}, n_atoms)
     return starts, kept
+
+
+def ranks(owners: Tensor, image_shifts: Tensor) -> Tensor:
+    """Place of every entry in the order of (owner, lattice vector), (n_entries,) int32.
+
+    Within a row S differs from the entry's own lattice vector by a constant: entries in this order are pairs in the
+    order of (j, S).
+    """
+    order = torch.arange(owners.numel(), device=owners.device)
+    for key in (image_shifts[:, 2], image_shifts[:, 1], image_shifts[:, 0], owners):
+        order = order[torch.argsort(key[order], stable=True)]
+    rank = torch.empty_like(owners)
+    rank[order] = torch.arange(owners.numel(), dtype=owners.dtype, device=owners.device)
+    return rank
 
 
 def _counters(rows: Tensor) -> tuple[Tensor, Tensor]:

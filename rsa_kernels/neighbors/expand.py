@@ -66,13 +66,7 @@ def edges_torch(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, h
     entries = columns.to(torch.int64)
     i, j = owners[centres].to(torch.int64), owners[entries].to(torch.int64)
     unit_shifts = shifts[entries] - shifts[centres]
-    # Within a row S differs from the entry's own lattice vector by a constant: entries in the order of (atom, vector)
-    # are pairs in the order of (j, S).
-    order = torch.arange(owners.numel(), device=rows.device)
-    for key in (shifts[:, 2], shifts[:, 1], shifts[:, 0], owners):
-        order = order[torch.argsort(key[order], stable=True)]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(owners.numel(), device=rows.device)
+    rank = device_rows.ranks(owners, shifts).to(torch.int64)
     place = torch.argsort(i * owners.numel() + rank[entries])
     i, j, unit_shifts = i[place], j[place], unit_shifts[place]
     if half:
