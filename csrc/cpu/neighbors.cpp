@@ -195,7 +195,7 @@ void search(System& system, double cutoff, const NeighborLoops& loops, Chunk& ch
 }
 
 int64_t build_system(const double* positions, int64_t n_atoms, const double* cell, const uint8_t* pbc, double cutoff,
-                     int threads, Pool* pool, System& system) {
+                     int threads, System& system) {
     system.n_atoms = n_atoms;
     if (n_atoms == 0) return OK;
     const int64_t status = sort_atoms_and_images(positions, n_atoms, cell, pbc, cutoff, threads, system);
@@ -206,7 +206,6 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
     for (int64_t c = 0; c < n_chunks; ++c) {
         system.chunks[c].first = part_begin(n_atoms, c, n_chunks);
         system.chunks[c].last = part_begin(n_atoms, c + 1, n_chunks);
-        if (pool) system.chunks[c].entries = pool->take();
     }
     // Room for as many pairs as an even density gives, so that few lists have to grow.
     const double per_atom = std::min(double(system.n_entries), system.density * 4.2 * cutoff * cutoff * cutoff);
@@ -215,8 +214,8 @@ int64_t build_system(const double* positions, int64_t n_atoms, const double* cel
     const NeighborLoops& loops = neighbor_loops();
 #pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
     for (int64_t c = 0; c < n_chunks; ++c) search(system, cutoff, loops, system.chunks[c]);
-    for (auto& coordinate : system.xyz) coordinate = {};
-    system.atom_start = {}, system.image_start = {};
+    for (auto& coordinate : system.xyz) coordinate.release();
+    system.atom_start.release(), system.image_start.release();
     for (const Chunk& chunk : system.chunks) {
         if (!chunk.enough_memory) return NO_MEMORY;
         system.n_pairs += chunk.used;
@@ -257,6 +256,18 @@ void export_system(System& system, int64_t atom_base, int64_t image_base, int64_
     }
 }
 
+// Many systems: one thread each. Few: one after the other, all threads on each. Two loops and not a clause
+// `if`: inside a parallel region of one thread, others would be started anew every time.
+template <typename Do>
+void for_every_system(int64_t n_systems, int64_t threads, Do work) {
+    if (threads > 1 && n_systems >= 2 * threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+        for (int64_t s = 0; s < n_systems; ++s) work(s, 1);
+    } else {
+        for (int64_t s = 0; s < n_systems; ++s) work(s, static_cast<int>(threads));
+    }
+}
+
 }  // namespace
 }  // namespace rk
 
@@ -267,14 +278,11 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
                                      const uint8_t* pbc, double cutoff, int64_t threads, int64_t* sizes, void** handle) {
     auto systems = std::make_unique<std::vector<rk::System>>(n_systems);
     int64_t status = rk::OK;
-    const bool across = n_systems >= 2 * threads;  // many systems: one thread each; few: all threads on one
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (across)
-    for (int64_t s = 0; s < n_systems; ++s) {
+    rk::for_every_system(n_systems, threads, [&](int64_t s, int threads_of_it) {
         int64_t result;
         try {
             result = rk::build_system(positions + 3 * batch_ptr[s], batch_ptr[s + 1] - batch_ptr[s], cells + 9 * s, pbc + 3 * s,
-                                      cutoff, across ? 1 : static_cast<int>(threads), across ? nullptr : &rk::Pool::mine(),
-                                      (*systems)[s]);
+                                      cutoff, threads_of_it, (*systems)[s]);
         } catch (const std::exception&) {
             result = rk::NO_MEMORY;
         }
@@ -282,7 +290,7 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
 #pragma omp atomic write
             status = result;
         }
-    }
+    });
     if (status != rk::OK) return status;
     sizes[0] = sizes[1] = 0;
     for (const auto& system : *systems) {
@@ -309,13 +317,9 @@ RK_EXPORT int64_t rk_neighbors_export(void* handle, const int64_t* batch_ptr, in
     }
     rk::advise_huge_pages(columns, base[n_systems].pair * static_cast<int64_t>(sizeof(int32_t)));
     row_ptr[0] = 0;
-    const bool across = n_systems >= 2 * threads;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (across)
-    for (int64_t s = 0; s < n_systems; ++s)
-        rk::export_system((*systems)[s], batch_ptr[s], base[s].image, base[s].pair, across ? 1 : static_cast<int>(threads), row_ptr,
-                          columns, owners, shifts);
-    if (!across)
-        for (rk::System& system : *systems)
-            for (rk::Chunk& chunk : system.chunks) rk::Pool::mine().give(std::move(chunk.entries));
+    rk::for_every_system(n_systems, threads, [&](int64_t s, int threads_of_it) {
+        rk::export_system((*systems)[s], batch_ptr[s], base[s].image, base[s].pair, threads_of_it, row_ptr, columns, owners,
+                          shifts);
+    });
     return rk::OK;
 }

@@ -38,7 +38,6 @@ RK_EXPORT int64_t rk_neighbors_within(const double* positions, const double* cel
     try {
         places = rk::Scratch<rk::Place>(n_entries);
         result->chunks.resize(n_chunks);
-        for (rk::Chunk& chunk : result->chunks) chunk.entries = rk::Pool::mine().take();
     } catch (const std::exception&) {
         return rk::NO_MEMORY;
     }
@@ -93,6 +92,5 @@ RK_EXPORT int64_t rk_neighbors_within_export(void* handle, int64_t threads, int3
         const rk::Chunk& chunk = result->chunks[c];
         if (chunk.used > 0) std::memcpy(columns + chunk.base, chunk.entries.data(), chunk.used * sizeof(int32_t));
     }
-    for (rk::Chunk& chunk : result->chunks) rk::Pool::mine().give(std::move(chunk.entries));
     return 0;
 }

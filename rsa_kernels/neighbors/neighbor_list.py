@@ -14,6 +14,7 @@ from .expand import neighbor_edges, neighbor_matrix, neighbor_shorten
 from .late import LateSkin, PinnedRecorder
 from .op import neighbor_rows, used_skin, used_skin_tensor
 from .padded import pad_rows
+from .vectors import neighbor_vectors
 
 
 def neighbor_list(
@@ -255,14 +256,8 @@ class NeighborList:
         """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å; differentiable in both arguments."""
         self._check(positions, cell)
         _checks.tensor("cell", cell, dtypes=(positions.dtype,))
-        i, j = self.edge_index
-        shifts = self.unit_shifts.to(positions.dtype)
-        if cell.dim() == 2:
-            offset = shifts @ cell
-        else:
-            system = torch.bucketize(i, self.batch_ptr[1:], right=True)
-            offset = (shifts.unsqueeze(1) @ cell[system]).squeeze(1)
-        return positions[j] - positions[i] + offset
+        batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
+        return neighbor_vectors(positions, batched, self.batch_ptr, self.edge_index, self.unit_shifts, self.row_ptr)
 
     def distances(self, positions: Tensor, cell: Tensor) -> Tensor:
         """|r_ij| of every listed pair, (n_pairs,) Å; differentiable."""
