@@ -2,7 +2,9 @@
 
 import contextlib
 
+import numpy as np
 import torch
+from neighbor_cases import assert_same_pairs, tensor, triplets
 
 import rsa_kernels as rk
 from rsa_kernels.neighbors import device_build, expand
@@ -84,3 +86,30 @@ def state(neighbors):
     """Copies of everything a `DeviceList` shows."""
     shown = neighbors.rows, neighbors.padded(), neighbors.owners, neighbors.image_shifts, neighbors.poison
     return tuple(tensor.clone() for tensor in shown)
+
+
+# A gas that is moved about.
+
+CUTOFF, SKIN = 3.0, 0.4
+CELL = tensor([[9.0, 0, 0], [2.0, 8.0, 0], [-1.0, 1.5, 10.0]])
+
+
+def gas(n_atoms=150, seed=0, spread=1.0):
+    rng = np.random.default_rng(seed)
+    return tensor(rng.uniform(-1, 1, (n_atoms, 3)) * spread) @ CELL
+
+
+def made(positions=None, cell=CELL, skin=SKIN, **options):
+    return rk.neighbors.DeviceList(gas() if positions is None else positions, cell, True, CUTOFF, skin=skin, **options)
+
+
+def one_moved(positions, by):
+    moved = positions.clone()
+    moved[3, 1] += by
+    return moved
+
+
+def assert_holds_all(neighbors, positions, cell):
+    """Within the cutoff, the list holds exactly the pairs that a fresh one would."""
+    inner = neighbors.snapshot().within(CUTOFF, positions, cell)
+    assert_same_pairs(triplets(inner), triplets(rk.neighbor_list(positions, cell, True, CUTOFF)))

@@ -291,22 +291,20 @@ class NeighborList:
                 f" {cutoff} Å; call `update` first"
             )
         positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
-        inner = object.__new__(NeighborList)
-        inner.__dict__.update(self.__dict__)
-        inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
-        inner._padded = inner._late = None
-        inner.reference_positions, inner.reference_cell = positions.clone(), cell.clone()
-        inner._reference_cells = self._completed(cell)
-        inner.rows, inner.columns = neighbor_shorten(
-            inner.reference_positions,
-            inner._reference_cells,
+        positions, completed = positions.clone(), self._completed(cell)
+        compact = self.rows, self.columns, self.owners, self.image_shifts
+        rows, columns = neighbor_shorten(positions, completed, self.batch_ptr, *compact, float(cutoff))
+        inner = NeighborList.of_rows(
+            (rows, columns, self.owners, self.image_shifts),
+            positions,
+            completed,
+            self.pbc,
+            float(cutoff),
             self.batch_ptr,
-            self.rows,
-            self.columns,
-            self.owners,
-            self.image_shifts,
-            inner.cutoff,
+            self.half,
+            skin=0.0,
         )
+        inner.reference_cell, inner._complete = cell.clone(), self._complete
         return inner
 
     def used_skin(self, positions: Tensor, cell: Tensor) -> float:
