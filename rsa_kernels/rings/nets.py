@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from . import op
@@ -75,7 +75,7 @@ class VertexSymbols:
         sizes, counts = self.size.tolist(), self.count.tolist()
         rows = self.links.angle_rows.tolist()
         found = []
-        for start, stop in zip(rows[:-1], rows[1:], strict=True):
+        for start, stop in itertools.pairwise(rows):
             angles = [
                 (size or 1 << 30, count) for size, count in zip(sizes[start:stop], counts[start:stop], strict=True)
             ]
