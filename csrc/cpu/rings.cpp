@@ -151,3 +151,8 @@ RK_EXPORT int64_t rk_rings_shells(const int64_t* rows, const int32_t* ends, cons
         return rk::rings::count_shells(net, s, root, static_cast<int32_t>(n_shells), shells);
     });
 }
+
+// For tests: what a GPU launch must set aside a thread.
+RK_EXPORT int64_t rk_rings_scratch_bytes(int64_t nodes, int64_t ends, int64_t words, int64_t max_size) {
+    return rk::rings::scratch_bytes({nodes, ends, words, max_size});
+}
