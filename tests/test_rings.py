@@ -36,9 +36,9 @@ KNOWN = [
     ("graphene", GRAPHENE, 2, {"king": {6: 1}, "guttman": {6: 1}, "primitive": {6: 1}}),
     ("diamond", DIAMOND, 2, {"king": {6: 4}, "guttman": {6: 4}, "primitive": {6: 4}}),
     ("triangle", bonds((0, 1), (1, 2), (2, 0)), 3, {"king": {3: 1}, "guttman": {3: 1}, "primitive": {3: 1}}),
-    ("ring of 11", bonds(*((a, (a + 1) % 11) for a in range(11))), 11, dict.fromkeys(CRITERIA, {11: 1})),
-    ("ring of 12", bonds(*((a, (a + 1) % 12) for a in range(12))), 12, dict.fromkeys(CRITERIA, {12: 1})),
-    ("ring of 13", bonds(*((a, (a + 1) % 13) for a in range(13))), 13, dict.fromkeys(CRITERIA, {})),
+    ("ring of 11", bonds(*((a, (a + 1) % 11) for a in range(11))), 11, {key: {11: 1} for key in CRITERIA}),
+    ("ring of 12", bonds(*((a, (a + 1) % 12) for a in range(12))), 12, {key: {12: 1} for key in CRITERIA}),
+    ("ring of 13", bonds(*((a, (a + 1) % 13) for a in range(13))), 13, {key: {} for key in CRITERIA}),
 ]
 
 

@@ -64,7 +64,7 @@ def test_wrong_arguments_of_the_others():
     for size in (1, 7):
         with pytest.raises(ValueError, match=f"`size` must be from 2 to 6, got {size}"):
             rings.members(size)
-    with pytest.raises(TypeError, match="`size` must be an int, got 3.0"):
+    with pytest.raises(TypeError, match=r"`size` must be an int, got 3\.0"):
         rings.member_shifts(3.0)
 
 

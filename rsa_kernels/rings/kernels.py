@@ -30,6 +30,11 @@ _SEARCHES = {
 }
 
 
+def on_gpu(tensor: Tensor) -> bool:
+    """Whether CUDA kernels run; tests replace it to send CPU tensors down that path."""
+    return tensor.is_cuda
+
+
 def links(edge_index: Tensor, unit_shifts: Tensor, is_node: Tensor):
     """Nodes and links of a bond list, as `Links` describes them."""
     edge_index, unit_shifts = edge_index.contiguous(), unit_shifts.contiguous()
@@ -39,7 +44,7 @@ def links(edge_index: Tensor, unit_shifts: Tensor, is_node: Tensor):
         return torch.zeros(count, dtype=torch.int32, device=device)
 
     def run(name: str, items: int, *arguments) -> None:
-        if device.type == "cuda":
+        if on_gpu(edge_index):
             _cuda.launch("rings", f"rings_{name}", items, *arguments, device=device)
         else:
             plain = [a.data_ptr() if isinstance(a, Tensor) else a for a in arguments]
@@ -156,7 +161,7 @@ def shells(rows: Tensor, ends: Tensor, back: Tensor, angle_rows: Tensor, n_shell
 def _search(name: str, net, max_size: int, known: tuple, results: tuple) -> None:
     net = [part.contiguous() for part in net]
     n_nodes = net[0].numel() - 1
-    if net[0].is_cuda:
+    if on_gpu(net[0]):
 
         def run(slots: int, roots: Tensor, lack: Tensor, scratch: Tensor, room: Room) -> None:
             arguments = (*net, n_nodes, slots, roots, roots.numel(), lack, scratch, room.nodes, room.ends, room.words)
@@ -205,9 +210,12 @@ class Room:
         )
 
 
+FIRST_ROOM = Room()
+
+
 def on_device(run: Callable, n_nodes: int, max_size: int, device: torch.device) -> bool:
     """Search from every root; those whose ball did not fit again, with more room. False where none does."""
-    roots, room = torch.arange(n_nodes, device=device), Room()
+    roots, room = torch.arange(n_nodes, device=device), FIRST_ROOM
     while roots.numel():
         slots = min(roots.numel(), SLOTS, SCRATCH_BYTES // room.scratch_bytes(max_size))
         if slots == 0:
