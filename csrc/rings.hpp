@@ -161,9 +161,13 @@ RK_RINGS bool begin(const Net& net, Scratch& s, int32_t root) {
     return s.lack == 0;
 }
 
-// Follows the links of one level; `add` says whether nodes of the next level join the ball. Every link is looked up
-// once: it is noted at both its ends. Returns false where the room does not suffice.
-RK_RINGS bool expand(const Net& net, Scratch& s, int32_t level, bool add) {
+// Which nodes of the next level join the ball.
+enum class Joins { all, none, members };  // members: those not before the root that a member leads to
+
+// Follows the links of one level. Every link is looked up once: it is noted at both its ends. Returns false where the
+// room does not suffice.
+RK_RINGS bool expand(const Net& net, Scratch& s, int32_t level, Joins joins) {
+    const int32_t root = s.image[0].node;
     for (int32_t u = s.start[level]; u < s.start[level + 1]; ++u) {
         const End at = s.image[u];
         const int64_t row = net.rows[at.node];
@@ -172,6 +176,7 @@ RK_RINGS bool expand(const Net& net, Scratch& s, int32_t level, bool add) {
             if (s.hop[from + j] >= 0) continue;
             const End step = net.ends[row + j];
             const End to = {step.node, at.x + step.x, at.y + step.y, at.z + step.z};
+            const bool add = joins == Joins::all || (joins == Joins::members && s.alive[u] && to.node >= root);
             const int32_t w = place(net, s, to, add, level + 1);
             if (w < 0) {
                 if (s.lack) return false;

@@ -37,32 +37,46 @@ struct PrimitiveRule {
     RK_RINGS void visit() { receive(net, s, sink, n); }
 };
 
-RK_RINGS bool primitive_rings(const Net& net, Scratch& s, int32_t root, Sink& sink) {
-    const int32_t max_size = sink.size ? sink.size : sink.max_size;
-    int32_t candidates = 0;
-    for (int64_t e = net.rows[root]; e < net.rows[root + 1]; ++e) candidates += net.ends[e].node >= root;
-    if (candidates < 2) return true;
-
-    // The ball: nodes to level max_size / 2, all links among those that shortcuts can pass.
-    const int32_t depth = max_size / 2, inner = (max_size + 1) / 2 - 1;
-    if (!begin(net, s, root)) return false;
-    for (int32_t level = 0; level <= inner; ++level)
-        if (!expand(net, s, level, level < depth)) return false;
-
-    s.alive[0] = 1;
-    for (int32_t v = 1; v < s.count; ++v) {
+// Marks the nodes of a level that may be members: not before the root, and with a neighbour one level lower that may.
+RK_RINGS bool enliven(Scratch& s, int32_t root, int32_t level) {
+    bool any = false;
+    for (int32_t v = s.start[level]; v < s.start[level + 1]; ++v) {
         s.alive[v] = 0;
         if (s.image[v].node < root) continue;
         for (int32_t j = s.first[v]; j < s.first[v + 1] && !s.alive[v]; ++j) {
             const int32_t u = s.hop[j];
-            s.alive[v] = u >= 0 && s.level[u] < s.level[v] && s.alive[u];
+            s.alive[v] = u >= 0 && s.level[u] < level && s.alive[u];
+        }
+        any = any || s.alive[v];
+    }
+    return any;
+}
+
+RK_RINGS bool primitive_rings(const Net& net, Scratch& s, int32_t root, Sink& sink) {
+    int32_t max_size = sink.size ? sink.size : sink.max_size;
+    int32_t candidates = 0;
+    for (int64_t e = net.rows[root]; e < net.rows[root + 1]; ++e) candidates += net.ends[e].node >= root;
+    if (candidates < 2) return true;
+
+    // The ball: nodes to level max_size / 2, all links among those that shortcuts can pass. Members thin out with the
+    // level; where they end, so do the rings. Nothing but members is asked of the last level of an even size.
+    if (!begin(net, s, root)) return false;
+    s.alive[0] = 1;
+    for (int32_t level = 0; 2 * level + 1 <= max_size; ++level) {
+        const int32_t rest = max_size - 2 * level;
+        if (!expand(net, s, level, rest < 2 ? Joins::none : rest == 2 ? Joins::members : Joins::all)) return false;
+        if (rest >= 2 && !enliven(s, root, level + 1)) {
+            max_size = 2 * level + 1;
+            break;
         }
     }
+    if (max_size < 3) return true;
+    const int32_t depth = max_size / 2, inner = (max_size + 1) / 2 - 1;
     int32_t sources = 0;
     const int32_t extent = s.start[inner + 1], outer_source = (max_size - depth) / 2;
     for (int32_t v = 1; v < s.start[outer_source + 1]; ++v)
         if (s.alive[v]) s.bit[v] = sources++;
-    if (sources && depth > 1) {
+    if (depth > 1) {
         if (!widen(s, depth, sources)) return false;
         seed_masks(s, extent);
         for (int32_t step = 1; step < depth; ++step) sweep(s, step, 0, extent);
