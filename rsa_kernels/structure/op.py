@@ -245,7 +245,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
         sums, counts = direct.shell_sums(
             batch.positions, batch.cells, batch.codes, batch.batch_ptr, batch.grams, len(batch.labels), shells
         )
-        return _Part(sums, None, counts, counts, torch.zeros((0, 7), dtype=torch.int64))
+        return _Part(sums, None, counts, counts, torch.zeros((0, 9), dtype=torch.int64))
     n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory)
     if capacity < sampling.SMALLEST:
@@ -266,6 +266,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
         counts.append(taken)
         available.append(there)
     boxes = torch.tensor(rows, dtype=torch.int64).reshape(-1, 7)
+    bins_of_boxes = torch.tensor([shells.first + 1, shells.first + shells.n_bins]).expand(len(boxes), 2)
     arguments = (batch.fractional, batch.codes, batch.batch_ptr, batch.grams, boxes)
     settings = (n_species, shells.dq, shells.first, shells.n_bins, tolerance)
     squares = None
@@ -274,7 +275,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
             sums, squares = structure_scatter(*arguments, *settings)
     if route == "grid" or graph:
         sums = structure_sums(*arguments, *settings)
-    return _Part(sums, squares, torch.stack(counts), torch.stack(available), boxes)
+    return _Part(sums, squares, torch.stack(counts), torch.stack(available), torch.cat([boxes, bins_of_boxes], dim=1))
 
 
 def _batch(positions, cell, species, batch_ptr) -> _Batch:
