@@ -15,6 +15,7 @@ from rsa_kernels.structure import bins, lattice, nufft, sampling
 from rsa_kernels.structure.bins import Shells
 from rsa_kernels.structure.nufft import Points, Transforms
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 BOUND = 1e-8
 """Of S_ab at the tolerance `FINE`; a vector in the wrong bin, or a term forgotten, is an error of order 1."""
 

@@ -10,41 +10,42 @@ import rsa_kernels as rk
 from rsa_kernels.structure import lattice, reference, sampling, sums
 from rsa_kernels.structure.bins import Shells
 
-SHELLS = Shells(0.4, 0, 6)
+pytestmark = pytest.mark.usefixtures("one_thread")
+SHELLS = Shells(0.5, 0, 4)
 EXACT = 1e-13
 """Tolerance of the transforms where finite differences look at them."""
 
 
-def arguments(offsets=(0, 5), n_species=2, cell="triclinic", seed=0):
+def arguments(offsets=(0, 3), n_species=2, cell="triclinic", seed=0):
     """What the op is given for small systems in one cell."""
     one = system(cell, offsets[-1], tuple(range(n_species)), seed)
     gram = lattice.metric(lattice.reduced(one.cell))
-    boxes = [(k, *box) for k in range(len(offsets) - 1) for box in lattice.boxes(gram, SHELLS.q_max, (2, 3, 4))]
+    boxes = [(k, *box) for k in range(len(offsets) - 1) for box in lattice.boxes(gram, SHELLS.q_max, (2, 8, 8))]
     fractional = one.positions @ torch.linalg.inv(lattice.reduced(one.cell))
     grams = gram.expand(len(offsets) - 1, 3, 3).contiguous()
     return fractional, one.species, torch.tensor(offsets), grams, torch.tensor(boxes), n_species, *SHELLS, EXACT
 
 
-@pytest.mark.parametrize("offsets", [(0, 5), (0, 3, 3, 4)])
-def test_the_chain_by_finite_differences(offsets):
+def test_the_chain_by_finite_differences():
+    offsets = (0, 2, 2, 3)
     fractional, *rest = arguments(offsets)
     generator = torch.Generator().manual_seed(5)
     fractional = fractional.clone().requires_grad_()
     # Sums of terms up to 2π·10 in size, differences of 1e-6: rounding leaves 1e-7 of them.
     assert torch.autograd.gradcheck(lambda f: sums.structure_sums(f, *rest), (fractional,), atol=1e-5, rtol=1e-6)
-    g = torch.randn(len(offsets) - 1, 3, 6, dtype=torch.float64, generator=generator).requires_grad_()
+    g = torch.randn(len(offsets) - 1, 3, 4, dtype=torch.float64, generator=generator).requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda g, f: sums.structure_sums_backward(g, f, *rest), (g, fractional), atol=1e-4, rtol=1e-6
+        lambda g, f: sums.structure_sums_backward(g, f, *rest), (g, fractional), atol=1e-4, rtol=1e-6, fast_mode=True
     )
     assert torch.autograd.gradgradcheck(
-        lambda f: sums.structure_sums(f, *rest), (fractional,), g.detach(), atol=1e-4, rtol=1e-6
+        lambda f: sums.structure_sums(f, *rest), (fractional,), g.detach(), atol=1e-4, rtol=1e-6, fast_mode=True
     )
 
 
 def test_opcheck():
-    fractional, *rest = arguments((0, 3, 3, 4))
+    fractional, *rest = arguments((0, 2, 2, 3))
     f = fractional.clone().requires_grad_()
-    g = torch.randn(3, 3, 6, dtype=torch.float64, requires_grad=True)
+    g = torch.randn(3, 3, 4, dtype=torch.float64, requires_grad=True)
     v = torch.randn_like(fractional)
     for op, inputs in (
         (sums.structure_sums, (f, *rest)),
