@@ -170,8 +170,7 @@ def structure_factor(
     counts, available = (torch.cat([getattr(p, name) for p in parts], dim=-1) for name in ("counts", "available"))
     device = positions.device
     counts, available = counts.to(device), available.to(device)
-    scale, own = normalisation(batch.sizes)
-    partials = 1.0 + scale * (sums / counts.unsqueeze(1)) - own
+    partials, scale = faber_ziman(sums / counts.clamp_min(1).unsqueeze(1), counts.unsqueeze(1) > 0, batch.sizes)
     errors = None
     if any(part.squares is not None for part in parts):
         squares = torch.cat([torch.zeros_like(p.sums) if p.squares is None else p.squares for p in parts], dim=-1)
@@ -325,13 +324,19 @@ def species_codes(species: Tensor, n_atoms: int, device: torch.device) -> tuple[
     return codes, tuple(labels.tolist())
 
 
-def normalisation(sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """N / (N_a N_b) and δ_ab N / N_a of every pair, (n_systems, n_pairs, 1)."""
-    total = sizes.sum(dim=1)
-    pairs = pairs_of(sizes.shape[1])
-    scale = torch.stack([total / (sizes[:, a] * sizes[:, b]) for a, b in pairs], dim=1)
-    own = torch.stack([total / sizes[:, a] if a == b else torch.zeros_like(total) for a, b in pairs], dim=1)
-    return scale.unsqueeze(2), own.unsqueeze(2)
+def faber_ziman(products: Tensor, known: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """S_ab = 1 + N/(N_a N_b) ⟨Re ρ_a ρ_b*⟩ − δ_ab N/N_a from the means (n_systems, n_pairs, n_bins), and N/(N_a N_b).
+
+    NaN where nothing is known, or a system lacks a species: put in last, so that it stays out of gradients.
+    """
+    total, pairs = sizes.sum(dim=1), pairs_of(sizes.shape[1])
+    both = torch.stack([sizes[:, a] * sizes[:, b] for a, b in pairs], dim=1)
+    alike = torch.tensor([[a == b for a, b in pairs]], device=sizes.device)
+    scale = total.unsqueeze(1) / both
+    own = torch.where(alike, scale * both.sqrt(), 0.0)
+    there = (both > 0).unsqueeze(2)
+    safe, own = (torch.where(there, x.unsqueeze(2), 0.0) for x in (scale, own))
+    return torch.where(known & there, 1.0 + safe * products - own, torch.nan), torch.where(there, safe, torch.nan)
 
 
 def _standard_error(sums: Tensor, squares: Tensor, counts: Tensor, available: Tensor) -> Tensor:
