@@ -3,17 +3,30 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
+<<<<<<< HEAD
 from . import cells, errors, nn, pair, random, reciprocal, rings, units
 from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
 from .rings import RingStatistics, ring_statistics
+=======
+from . import cells, errors, nn, pair, random, reciprocal, structure, units
+from .ewald import ewald_energy
+from .neighbors import NeighborList, neighbor_list
+from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
+from .structure import PairDistribution, StructureFactor, pair_distribution, structure_factor
+>>>>>>> structure
 
 __version__ = "0.1.0"
 __all__ = [
     "Modes",
     "NeighborList",
+<<<<<<< HEAD
     "RingStatistics",
+=======
+    "PairDistribution",
+    "StructureFactor",
+>>>>>>> structure
     "accumulate_modes",
     "cells",
     "errors",
@@ -24,11 +37,17 @@ __all__ = [
     "neighbor_list",
     "nn",
     "pair",
+    "pair_distribution",
     "random",
     "reciprocal",
     "reciprocal_attention",
     "reciprocal_modes",
+<<<<<<< HEAD
     "ring_statistics",
     "rings",
+=======
+    "structure",
+    "structure_factor",
+>>>>>>> structure
     "units",
 ]
