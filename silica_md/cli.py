@@ -34,6 +34,7 @@ _QUENCH_FLAGS = (
     ("--hold", "hold_ps", float, "length of the hold at the end, ps (default %(key)s)"),
     ("--ensemble", "ensemble", str, "npt or nvt after the melt (default npt; nvt with --na2o)"),
     ("--pressure", "pressure_GPa", float, "pressure where the ensemble is npt, GPa (default 0)"),
+    ("--observe", "observe_ps", float, "time between samples of S(Q), rings, angles, ps; 0: none (default %(key)s)"),
     ("--timestep", "timestep_fs", float, "time step, fs (default %(key)s)"),
     ("--seed", "seed", int, "seed of positions, velocities and noise (default 1)"),
     ("--device", "device", str, "auto, cpu or cuda (default auto)"),
