@@ -3,15 +3,17 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, nn, pair, random, reciprocal, units
+from . import cells, errors, nn, pair, random, reciprocal, structure, units
 from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
+from .structure import StructureFactor, structure_factor
 
 __version__ = "0.1.0"
 __all__ = [
     "Modes",
     "NeighborList",
+    "StructureFactor",
     "accumulate_modes",
     "cells",
     "errors",
@@ -26,5 +28,7 @@ __all__ = [
     "reciprocal",
     "reciprocal_attention",
     "reciprocal_modes",
+    "structure",
+    "structure_factor",
     "units",
 ]

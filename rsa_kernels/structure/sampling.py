@@ -1,0 +1,128 @@
+"""Which part of reciprocal space is summed: boxes for all modes, by cost and memory, or a reproducible draw of boxes."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+
+import torch
+from torch import Tensor
+
+from .. import random
+from . import bins
+from .bins import Shells
+from .lattice import Box, boxes, radial_range
+from .nufft import HIGH, LOW, upsampling
+
+SECONDS_PER_POINT = {LOW: 1.0e-6, HIGH: 4.5e-7}
+"""Spreading one point, at a tolerance of 1e-7 on 2 cores; only the ratio to the next figure matters."""
+SECONDS_PER_NODE = 1.0e-7
+"""Fourier transform of one node of the finer grid."""
+EDGES = tuple(itertools.product((8, 16, 32, 64, 128, 256), (16, 32, 64, 128, 256, 512)))
+"""Candidates for the edges of boxes: thickness along n1, and along n2 and n3."""
+STREAM = 47
+"""Of `rsa_kernels.random.bits`: the draw of boxes."""
+BYTES_PER_POINT = 150.0
+"""Fractional coordinates, phases, strengths, and finufft's sorted copies."""
+
+
+def bytes_per_mode(n_species: int, order: int) -> float:
+    """Peak memory per mode of a box: ρ, τ and fields of every species, scratch, finufft's finer grid, for an order of
+    derivative (0, 1 or 2)."""
+    arrays = n_species * (1, 2, 4)[order] + (0, 2, 3)[order]
+    return 16.0 * (arrays + 1.1 * LOW**3)
+
+
+def largest_box(n_atoms: int, n_species: int, order: int, max_memory: float) -> int:
+    """Modes of a box that fit into `max_memory` bytes beside the atoms."""
+    return int((max_memory - BYTES_PER_POINT * n_atoms) / bytes_per_mode(n_species, order))
+
+
+def seconds(n_atoms: int, n_species: int, n_modes: int) -> float:
+    """About how long the transforms of all species onto a box of modes take, on 2 cores."""
+    factor = upsampling(max(n_atoms // max(n_species, 1), 1), n_modes, 1e-7)
+    return n_atoms * SECONDS_PER_POINT[factor] + n_species * n_modes * factor**3 * SECONDS_PER_NODE
+
+
+def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: int) -> list[Box]:
+    """Boxes with every mode of the shells: of the candidates for their edges, the fastest of at most `capacity` modes.
+
+    Small boxes follow the sphere closely, large ones spread the atoms fewer times.
+    """
+    sphere = 2.0 / 3.0 * math.pi * shells.q_max**3 / math.sqrt(float(torch.linalg.det(gram)))
+    best, found = math.inf, None
+    for thick, wide in EDGES:
+        modes = thick * wide * wide
+        least = sphere / modes * seconds(n_atoms, n_species, modes)
+        if modes > max(capacity, EDGES[0][0] * EDGES[0][1] ** 2) or min(least, seconds(n_atoms, n_species, 1)) > best:
+            continue
+        if sphere / modes > 20000 or (sphere / modes > 1 and least > best):
+            continue
+        trial = list(boxes(gram, shells.q_max, (thick, wide, wide), shells.q_min))
+        cost = sum(seconds(n_atoms, n_species, math.prod(box[3:])) for box in trial)
+        if cost < best:
+            best, found = cost, trial
+    return found
+
+
+def brick(n_atoms: int, capacity: int) -> int:
+    """Edge of the boxes a sample is drawn from: a few modes per atom, so that neither side of a transform dominates."""
+    edge = 2 ** round(math.log2(max(2 * n_atoms, 1)) / 3.0)
+    while edge > 8 and edge**3 > capacity:
+        edge //= 2
+    return min(max(edge, 8), 128)
+
+
+def draw(gram: Tensor, shells: Shells, edge: int, per_shell: int, seed: int) -> tuple[list[Box], Tensor, Tensor]:
+    """A reproducible subset of boxes that gives every shell `per_shell` vectors, or all it has.
+
+    The boxes of a cover with edge `edge` are gone through in random order; one is taken if any shell it reaches is not
+    full. The order is that of Philox words keyed by the seed and the box's lowest triplet: it depends on the cell, the
+    bins and the seed, not on the machine or the number of threads.
+
+    Returns
+    -------
+    boxes, counts, available
+        Counts of vectors taken and available per bin, k and −k both, int64.
+    """
+    everything = list(boxes(gram, shells.q_max, (edge, edge, edge), shells.q_min))
+    ids = torch.tensor([_identity(box) for box in everything], dtype=torch.int64)
+    words = random.bits(seed, 0, ids, STREAM)
+    order = sorted(range(len(everything)), key=lambda k: (int(words[k, 0]), int(words[k, 1]), everything[k]))
+    available = all_counts(gram, shells)
+    wanted = available.clamp_max(per_shell)
+    taken, counts = [], torch.zeros(shells.n_bins, dtype=torch.int64)
+    for k in order:
+        nearest, farthest = radial_range(gram, everything[k])
+        low = min(max(int(nearest / shells.dq) - 1 - shells.first, 0), shells.n_bins)
+        high = min(max(int(farthest / shells.dq) + 2 - shells.first, low), shells.n_bins)
+        missing = (counts[low:high] < wanted[low:high]).nonzero().flatten()
+        if missing.numel() == 0:
+            continue
+        of_box = bins.counts(gram, everything[k], shells)
+        if bool((of_box[low:high][missing] > 0).any()):
+            taken.append(everything[k])
+            counts += of_box
+    return taken, counts, available
+
+
+def _identity(box: Box) -> int:
+    """One number for the lowest triplet of a box: 21 bits an axis."""
+    offset = 1 << 20
+    return (box[0] << 42) | ((box[1] + offset) << 21) | (box[2] + offset)
+
+
+def all_counts(gram: Tensor, shells: Shells) -> Tensor:
+    """All k-vectors per bin, k and −k both, (n_bins,) int64."""
+    key = tuple(gram.flatten().tolist())
+    return _all_counts(key, shells).clone()
+
+
+@functools.lru_cache(maxsize=32)
+def _all_counts(key: tuple[float, ...], shells: Shells) -> Tensor:
+    gram = torch.tensor(key, dtype=torch.float64).view(3, 3)
+    total = torch.zeros(shells.n_bins, dtype=torch.int64)
+    for box in boxes(gram, shells.q_max, (64, 512, 512), shells.q_min):
+        total += bins.counts(gram, box, shells)
+    return total
