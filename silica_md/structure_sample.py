@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from ase.data import atomic_numbers
 from torch import Tensor
 
 import rsa_kernels as rk
@@ -19,7 +23,6 @@ from .analysis.first_peak import first_sharp_diffraction_peak
 from .analysis.neighbors import pairs_of
 from .analysis.qn import bridging_counts
 from .analysis.rings import CRITERIA, MAX_SIZE, silicon_rings
-from .analysis.structure_factor import structure_factor
 from .state import State
 
 Q_MAX, DQ = 6.0, 0.05
@@ -69,8 +72,8 @@ class StructureSampler:
 
     Parameters
     ----------
-    atomic_numbers : Tensor
-        (n_atoms,) int64.
+    numbers : Tensor
+        Atomic numbers, (n_atoms,) int64.
 
     Attributes
     ----------
@@ -88,13 +91,12 @@ class StructureSampler:
     `python -m profiling bench observers`.
     """
 
-    def __init__(self, atomic_numbers: Tensor):
-        self.composition = Composition.of_numbers(atomic_numbers.cpu().numpy())
+    def __init__(self, numbers: Tensor):
+        self.composition = Composition.of_numbers(numbers.cpu().numpy())
         self.cutoffs = {label(*pair): default_cutoff(*pair) for pair in bonded_pairs(self.composition)}
         self._network = {"Si", "O"} <= set(self.composition.species)
         self._ordered = list(dict.fromkeys(p for a, b in bonded_pairs(self.composition) for p in ((a, b), (b, a))))
         self._angles = ("O-Si-O", "Si-O-Si") if self._network else ()
-        self._pairs = [label(*pair) for pair in self.composition.pairs]
         edges = np.linspace(0.0, 180.0, round(180.0 / ANGLE_WIDTH) + 1)
         self.axes = {
             "q": (DQ * np.arange(1, round(Q_MAX / DQ) + 1), "1/angstrom", "centres of the bins of S(Q)"),
@@ -113,7 +115,8 @@ class StructureSampler:
             Column("sq/k_count", "i4", (n_q,), "1", "k-vectors of the cell in the bin, k and -k counted both", "q"),
         ]
         columns += [
-            Column(f"sq/partial/{name}", "f4", (n_q,), "1", f"Faber-Ziman A(Q) of {name}", "q") for name in self._pairs
+            Column(f"sq/partial/{label(*pair)}", "f4", (n_q,), "1", f"Faber-Ziman A(Q) of {label(*pair)}", "q")
+            for pair in self.composition.pairs
         ]
         columns += [
             Column(f"first_peak/{name}", "f8", (), unit, f"first sharp diffraction peak: {text}; NaN: no peak")
@@ -167,15 +170,19 @@ class StructureSampler:
 
     def _scattering(self, state):
         """S(Q) and its first peak."""
-        factor = structure_factor([state.to_ase()], q_max=Q_MAX, dq=DQ)
-        partials = factor.partials
+        with one_thread(), torch.no_grad():
+            factor = rk.structure_factor(state.positions, state.cell, state.atomic_numbers, Q_MAX, DQ)
+        partials = {label(a, b): self._partial(factor, a, b) for a, b in self.composition.pairs}
         neutron = weights.neutron(partials, self.composition)
         # The stored curve is fitted, so that whoever fits it again finds the same.
         stored = neutron.astype(np.float32)
         peak = first_sharp_diffraction_peak(self.axes["q"][0], stored.astype(np.float64), resolution=factor.q_min)
-        sample = {"sq/neutron": stored, "sq/k_count": factor.counts}
-        sample |= {f"sq/partial/{name}": partials[name] for name in self._pairs}
+        sample = {"sq/neutron": stored, "sq/k_count": factor.counts.cpu().numpy()}
+        sample |= {f"sq/partial/{name}": partial for name, partial in partials.items()}
         return sample | {f"first_peak/{name}": _number(peak[name]) for name in PEAK}
+
+    def _partial(self, factor, first, second):
+        return factor[atomic_numbers[first], atomic_numbers[second]].cpu().numpy()
 
     def _bonding(self, state):
         """Everything that follows from the bonds."""
@@ -204,6 +211,17 @@ class StructureSampler:
         # five times as far and holds a hundred times as many pairs, takes longer than finding them anew.
         nl = rk.neighbor_list(state.positions, state.cell, state.pbc, max(self.cutoffs.values()))
         return bonds_among(pairs_of(nl, state.positions, state.cell), self.composition, self.cutoffs)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one thread, so that sums are the same however threads take turns: finufft's are not otherwise."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _histogram(counts: np.ndarray) -> np.ndarray:

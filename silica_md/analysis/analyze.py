@@ -7,14 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from ase import Atoms
 
-from . import goodness, measured, weights
+from . import goodness, measured, neighbors, weights
 from .bonds import bond_cutoffs, bonded_pairs, bonds_of
 from .composition import Composition, mass_density, number_density
 from .coordination import mean_of
+from .factor_mean import FactorMean
 from .first_peak import first_sharp_diffraction_peak
 from .frames import check_frames
 from .network import Network
-from .pair_distribution import pair_distribution
+from .pair_distribution import MAX_PAIRS, PairMean
 from .progress import Progress
 from .real_space import correlation_function
 from .result import Analysis
@@ -37,7 +38,7 @@ def analyze(
     Parameters
     ----------
     frames : sequence of ase.Atoms
-        Periodic, one composition; see `read_frames`. Passed over three times, one frame at a time.
+        Periodic, one composition; see `read_frames`. Passed over four times, one frame at a time.
     q_max, dq : float
         Range and bin width of S(Q), Å⁻¹. The measured curve has bins of 0.05; another `dq` compares with the
         measurement interpolated at the bin centres.
@@ -65,16 +66,25 @@ def analyze(
     composition = Composition.of(frames[0])
 
     progress = progress or Progress()
-    progress.plan(expected_seconds(frames, q_max, dq))
-    distribution = pair_distribution(progress.stage("g(r)", frames), r_max, dr)
-    lengths, sources = bond_cutoffs(composition, distribution, cutoffs)
-    network, densities, numbers = Network(composition, bonded_pairs(composition)), [], []
-    for atoms in progress.stage("bonds and rings", frames):
-        network.add(bonds_of(atoms, lengths))
+    progress.plan(expected_seconds(frames, q_max, r_max))
+    cells, densities, numbers = [], [], []
+    for atoms in progress.stage("reading", frames):
+        cells.append(np.array(atoms.cell))
         densities.append(mass_density(atoms))
         numbers.append(number_density(atoms))
+    pairs = PairMean(composition, cells, r_max, dr)
+    for atoms in progress.stage("g(r)", frames):
+        pairs.add(atoms)
+    distribution = pairs.result()
+    lengths, sources = bond_cutoffs(composition, distribution, cutoffs)
+    network = Network(composition, bonded_pairs(composition))
+    for atoms in progress.stage("bonds and rings", frames):
+        network.add(bonds_of(atoms, lengths))
     coordination, angles = network.coordination, network.angles
-    factor = structure_factor(progress.stage("S(Q)", frames), q_max, dq)
+    factors = FactorMean()
+    for atoms in progress.stage("S(Q)", frames):
+        factors.add(structure_factor([atoms], q_max, dq))
+    factor = factors.result()
     progress.done()
 
     neutron_sq = weights.neutron(factor.partials, composition)
@@ -125,6 +135,21 @@ def analyze(
         r_chi_tr=goodness.r_chi(R_GRID, tr, reference["tr"], goodness.R_RANGE) if reference else None,
         notes=_notes(frames, distribution, factor, tr_range, peak),
     )
+
+
+def expected_seconds(frames: Sequence[Atoms], q_max: float, r_max: float | None) -> dict[str, float]:
+    """About how long each stage of an analysis takes on two cores; their ratios tell how far it has come."""
+    n_atoms, volume = len(frames[0]), frames[0].get_volume()
+    reach = r_max or neighbors.perpendicular_widths(np.array(frames[0].cell)).min() / 2
+    pairs = min(n_atoms**2 / volume * 4 / 3 * np.pi * reach**3, MAX_PAIRS)
+    vectors = min(volume * q_max**3 / (12 * np.pi**2), 150e6)
+    one_frame = {
+        "reading": 2.5e-6 * n_atoms,
+        "g(r)": 3e-9 * pairs,
+        "bonds and rings": 1e-4 * n_atoms,
+        "S(Q)": 3e-7 * vectors + 1e-5 * n_atoms,
+    }
+    return {name: seconds * len(frames) for name, seconds in one_frame.items()}
 
 
 def _measurement(curve, atoms, composition, tr_range):

@@ -55,6 +55,6 @@ def pairs_of(nl: rk.NeighborList, positions: torch.Tensor, cell: torch.Tensor) -
     return Pairs(i, j, nl.unit_shifts.cpu().numpy(), vectors.numpy(), vectors.norm(dim=1).numpy())
 
 
-def perpendicular_widths(atoms: Atoms) -> np.ndarray:
-    """Distances between opposite faces of the cell, (3,), Å."""
-    return 1 / np.linalg.norm(np.linalg.inv(np.array(atoms.cell)), axis=0)
+def perpendicular_widths(cell: np.ndarray) -> np.ndarray:
+    """Distances between opposite faces of a cell (3, 3), (3,), Å."""
+    return 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)
