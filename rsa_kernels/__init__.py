@@ -3,16 +3,18 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, nn, pair, random, reciprocal, structure, units
+from . import cells, errors, nn, pair, random, reciprocal, rings, structure, units
 from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
+from .rings import RingStatistics, ring_statistics
 from .structure import StructureFactor, structure_factor
 
 __version__ = "0.1.0"
 __all__ = [
     "Modes",
     "NeighborList",
+    "RingStatistics",
     "StructureFactor",
     "accumulate_modes",
     "cells",
@@ -28,6 +30,8 @@ __all__ = [
     "reciprocal",
     "reciprocal_attention",
     "reciprocal_modes",
+    "ring_statistics",
+    "rings",
     "structure",
     "structure_factor",
     "units",
