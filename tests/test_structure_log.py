@@ -79,14 +79,14 @@ def test_a_sample_equals_the_analysis_of_the_same_frame(na2o):
         np.testing.assert_array_equal(sample[f"rings/{name}"], counts)
         assert counts.sum() > 0
 
-    factor = structure_factor([atoms], q_max=6.0)
+    factor = structure_factor([atoms], q_max=5.0)
     np.testing.assert_allclose(sampler.axes["q"][0], factor.q)
     np.testing.assert_array_equal(sample["sq/k_count"], factor.counts)
     curve = neutron(factor.partials, composition)
-    # Kept as float32; S(Q) of few waves scatters by 0.1.
-    np.testing.assert_allclose(sample["sq/neutron"], curve, atol=1e-5)
+    # The sampler asks for 1e-5 of the amplitudes; S(Q) is of the order of 1.
+    np.testing.assert_allclose(sample["sq/neutron"], curve, atol=1e-4)
     for name, partial in factor.partials.items():
-        np.testing.assert_allclose(sample[f"sq/partial/{name}"], partial, atol=1e-4)
+        np.testing.assert_allclose(sample[f"sq/partial/{name}"], partial, atol=3e-4)
     peak = first_sharp_diffraction_peak(factor.q, curve, resolution=factor.q_min)
     for name in ("position", "height", "width", "position_error"):
         expected = np.nan if peak[name] is None else peak[name]
@@ -142,7 +142,7 @@ def test_every_dataset_says_what_it_holds(tmp_path):
             "coordination", "coordination_mean", "bond_length", "angle", "axes",
         }  # fmt: skip
         assert set(file["rings"]) == {"king", "guttman", "primitive"}
-        assert file["sq/neutron"].shape == (6, 120)
+        assert file["sq/neutron"].shape == (6, 100)
         assert file["sq/neutron"].attrs["unit"] == "1" and file["axes/q"].attrs["unit"] == "1/angstrom"
 
 
