@@ -173,7 +173,9 @@ class StructureSampler:
     def _scattering(self, state):
         """S(Q) and its first peak."""
         with one_thread(), torch.no_grad():
-            factor = rk.structure_factor(state.positions, state.cell, state.atomic_numbers, Q_MAX, DQ, tolerance=TOLERANCE)
+            factor = rk.structure_factor(
+                state.positions, state.cell, state.atomic_numbers, Q_MAX, DQ, tolerance=TOLERANCE
+            )
         partials = {label(a, b): self._partial(factor, a, b) for a, b in self.composition.pairs}
         neutron = weights.neutron(partials, self.composition)
         # The stored curve is fitted, so that whoever fits it again finds the same.

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from . import goodness, measured
+from .rings import CRITERIA
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Analysis:
         rows += self._qn_rows()
         for criterion, counts in self.rings.items():
             share = 100 * counts[6] / counts.sum() if counts.sum() else None
-            rows.append((f"six-rings among {criterion.capitalize()} rings", "%", "–", _number(share, 1)))
+            rows.append((f"six-rings among {CRITERIA[criterion]} rings", "%", "–", _number(share, 1)))
         peak = self.measured["fsdp"] if self.measured else {}
         for key, name, unit in (("position", "position", "Å⁻¹"), ("height", "height", ""), ("width", "width", "Å⁻¹")):
             found = _number(peak.get(key), 2)

@@ -10,7 +10,8 @@ import rsa_kernels as rk
 from .composition import Composition
 from .neighbors import Pairs
 
-CRITERIA = ("king", "guttman", "primitive")
+CRITERIA = {"king": "King", "guttman": "Guttman", "primitive": "primitive"}
+"""Definitions of a ring, and how they are written."""
 MAX_SIZE = 12
 
 

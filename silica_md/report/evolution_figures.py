@@ -67,13 +67,16 @@ def structure_factor_on_cooling(series):
     if rows is None:
         return None
     figure, axes = new_figure(3.6)
-    temperature, sq, q = series.columns["temperature"][rows], series.columns["sq/neutron"][rows], series.axes["q"]
+    temperature, q = series.columns["temperature"][rows], series.axes["q"]
+    weights, sq = series.columns["sq/k_count"][rows], np.nan_to_num(series.columns["sq/neutron"][rows])
     stretches = np.array_split(np.argsort(-temperature), min(4, len(temperature)))
     for place, part in enumerate(stretches):
-        known = np.isfinite(sq[part])
-        mean = np.where(known, sq[part], 0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+        # Two bins together, every k-vector with the same weight: a small cell has few.
+        total, count = (_by_two(x[part].sum(axis=0)) for x in (sq * weights, weights))
+        with np.errstate(invalid="ignore"):
+            mean = total / count
         axes.plot(
-            q,
+            _by_two(q) / 2,
             mean,
             color=_HEAT[place * (len(_HEAT) - 1) // max(len(stretches) - 1, 1)],
             linewidth=1.3,
@@ -82,7 +85,7 @@ def structure_factor_on_cooling(series):
     axes.axhline(1, color=QUIET, linewidth=0.7)
     axes.set(xlim=(0, q[-1]), xlabel="Q (Å⁻¹)", ylabel="S(Q), neutron")
     axes.set_ylim(bottom=0)
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower right")
     return figure
 
 
@@ -97,14 +100,20 @@ def _cooling(series):
     return rows if len(rows) >= _FEWEST else None
 
 
+def _by_two(values):
+    """Sums of neighbouring bins, two by two."""
+    even = len(values) // 2 * 2
+    return values[:even].reshape(-1, 2).sum(axis=1)
+
+
 def _points(axes, x, y, colour, label=None):
     """Samples as points, and their running mean over neighbours in temperature as a line."""
     axes.plot(x, y, color=colour, marker="o", markersize=2.6, linestyle="none", markeredgewidth=0, alpha=0.55)
     order = np.argsort(x)
     known = order[np.isfinite(y[order])]
-    half = max(len(known) // 20, 1)
-    mean = [y[known[max(k - half, 0) : k + half + 1]].mean() for k in range(len(known))]
-    axes.plot(x[known], mean, color=colour, linewidth=1.5, label=label)
+    half = max(len(known) // 14, 1)
+    near = [known[max(k - half, 0) : k + half + 1] for k in range(len(known))]
+    axes.plot([x[k].mean() for k in near], [y[k].mean() for k in near], color=colour, linewidth=1.5, label=label)
 
 
 def _legend_above(axes):
