@@ -9,8 +9,8 @@
 
 namespace rk {
 
-// A vector this close below the edge of a bin (in bin widths) belongs above it: equal lengths, which crystals and other
-// choices of the same lattice compute with different rounding, then fall on the same side.
+// A length (of a k-vector, or between two atoms) this close below the edge of a bin, in bin widths, belongs above it: equal
+// lengths, which crystals and other choices of the same lattice compute with different rounding, fall on the same side.
 constexpr double EDGE = 1e-9;
 
 // A box of Miller indices n with n1 >= 0, its metric |k|^2 = n G n, and the bins first + 1 ... first + n_bins.

@@ -8,12 +8,13 @@ from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
 from .rings import RingStatistics, ring_statistics
-from .structure import StructureFactor, structure_factor
+from .structure import PairDistribution, StructureFactor, pair_distribution, structure_factor
 
 __version__ = "0.1.0"
 __all__ = [
     "Modes",
     "NeighborList",
+    "PairDistribution",
     "RingStatistics",
     "StructureFactor",
     "accumulate_modes",
@@ -26,6 +27,7 @@ __all__ = [
     "neighbor_list",
     "nn",
     "pair",
+    "pair_distribution",
     "random",
     "reciprocal",
     "reciprocal_attention",

@@ -35,7 +35,7 @@ def cufinufft_missing() -> str | None:
 
 def upsampling(n_points: int, n_modes: int, tolerance: float) -> float:
     """Oversampling factor of the finer grid: where points outnumber modes, spreading is most of the work."""
-    return HIGH if tolerance < LOW_TOLERANCE or n_modes < n_points else LOW
+    return HIGH if tolerance < LOW_TOLERANCE or n_modes < 2 * n_points else LOW
 
 
 class Points:

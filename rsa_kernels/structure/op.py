@@ -248,7 +248,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
         return _Part(sums, None, counts, counts, torch.zeros((0, 7), dtype=torch.int64))
     n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory)
-    if capacity < 8**3:
+    if capacity < sampling.SMALLEST:
         raise CapacityError(
             f"`max_memory` of {memory / GIBIBYTE:.3g} GiB does not hold a box of modes beside {batch.n_atoms} atoms; "
             f"{(sampling.BYTES_PER_POINT * batch.n_atoms + 1e8) / GIBIBYTE:.2g} GiB would"

@@ -1,7 +1,11 @@
-"""Structure factors and pair distributions by definition: every vector or pair, every atom. Defines what op.py returns."""
+"""Structure factors and pair distributions by definition: every vector or pair, every atom.
+
+Lengths within 1e-9 of a bin below its edge count as on it: a crystal has many that are the same but for rounding.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -9,6 +13,8 @@ from torch import Tensor
 
 from .. import cells
 from ..neighbors.reference import neighbor_pairs
+
+EDGE = 1e-9
 
 
 def mode_products(fractional: Tensor, codes: Tensor, miller: Tensor, n_species: int) -> Tensor:
@@ -33,7 +39,7 @@ def shell_sums(
     """Sums of `mode_products` over the vectors of every bin, (n_pairs, n_bins), and how many there are, (n_bins,)."""
     miller = lattice_vectors(cell, (n_bins + 0.5) * dq)
     k = 2.0 * math.pi * (miller.to(torch.float64) @ torch.linalg.inv(cell).T).norm(dim=1)
-    shell = torch.floor(k / dq + 0.5).to(torch.int64)
+    shell = torch.floor(k / dq + 0.5 + EDGE).to(torch.int64)
     inside = (shell >= 1) & (shell <= n_bins)
     products = mode_products(fractional, codes, miller[inside], n_species)
     counts = torch.bincount(shell[inside], minlength=n_bins + 1)[1:]
@@ -42,11 +48,10 @@ def shell_sums(
 
 def partials(sums: Tensor, counts: Tensor, sizes: Tensor) -> Tensor:
     """Faber–Ziman S_ab = 1 + N ⟨Re ρ_a ρ_b*⟩ / (N_a N_b) − δ_ab N / N_a, (n_pairs, n_bins)."""
-    n_species, n_atoms = len(sizes), sizes.sum()
-    rows = []
-    for pair, (a, b) in enumerate((a, b) for a in range(n_species) for b in range(a, n_species)):
+    n_atoms, rows = sizes.sum(), []
+    for mean, (a, b) in zip(sums / counts, itertools.combinations_with_replacement(range(len(sizes)), 2), strict=True):
         own = n_atoms / sizes[a] if a == b else 0.0
-        rows.append(1.0 + n_atoms * (sums[pair] / counts) / (sizes[a] * sizes[b]) - own)
+        rows.append(1.0 + n_atoms * mean / (sizes[a] * sizes[b]) - own)
     return torch.stack(rows)
 
 
@@ -55,7 +60,7 @@ def pair_counts(positions: Tensor, codes: Tensor, cell: Tensor, n_species: int, 
     pbc = torch.ones(3, dtype=torch.bool)
     (i, j), shifts = neighbor_pairs(positions, cell, pbc, n_bins * dr)
     r = (positions[j] - positions[i] + shifts.to(positions.dtype) @ cell).norm(dim=1)
-    bins = (r / dr).to(torch.int64)
+    bins = torch.floor(r / dr + EDGE).to(torch.int64)
     kept = bins < n_bins
     flat = (codes[i] * n_species + codes[j]) * n_bins + bins
     return torch.bincount(flat[kept], minlength=n_species**2 * n_bins).view(n_species, n_species, n_bins)

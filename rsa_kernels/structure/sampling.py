@@ -15,34 +15,42 @@ from .bins import Shells
 from .lattice import Box, boxes, radial_range
 from .nufft import HIGH, LOW, upsampling
 
-SECONDS_PER_POINT = {LOW: 1.0e-6, HIGH: 4.5e-7}
-"""Spreading one point, at a tolerance of 1e-7 on 2 cores; only the ratio to the next figure matters."""
-SECONDS_PER_NODE = 1.0e-7
+SECONDS_PER_POINT = {LOW: 7.0e-7, HIGH: 3.6e-7}
+"""Spreading one point at a tolerance of 1e-7, on one core; only the ratio to the next figure matters."""
+SECONDS_PER_NODE = 3.0e-8
 """Fourier transform of one node of the finer grid."""
-EDGES = tuple(itertools.product((8, 16, 32, 64, 128, 256), (16, 32, 64, 128, 256, 512)))
+EDGES = tuple(itertools.product((16, 32, 64, 128, 256), (32, 64, 128, 256, 512)))
 """Candidates for the edges of boxes: thickness along n1, and along n2 and n3."""
+SMALLEST = 16 * 32 * 32
+OVERHEAD = 2.0e-3
+"""Making and starting one transform, seconds."""
 STREAM = 47
 """Of `rsa_kernels.random.bits`: the draw of boxes."""
 BYTES_PER_POINT = 150.0
 """Fractional coordinates, phases, strengths, and finufft's sorted copies."""
 
 
-def bytes_per_mode(n_species: int, order: int) -> float:
-    """Peak memory per mode of a box: ρ, τ and fields of every species, scratch, finufft's finer grid, for an order of
-    derivative (0, 1 or 2)."""
+def bytes_per_mode(n_species: int, order: int, factor: float) -> float:
+    """Peak memory per mode of a box for an order of derivative: ρ, τ and fields, scratch, and finufft's finer grid."""
     arrays = n_species * (1, 2, 4)[order] + (0, 2, 3)[order]
-    return 16.0 * (arrays + 1.1 * LOW**3)
+    return 16.0 * (arrays + 1.1 * factor**3)
 
 
 def largest_box(n_atoms: int, n_species: int, order: int, max_memory: float) -> int:
     """Modes of a box that fit into `max_memory` bytes beside the atoms."""
-    return int((max_memory - BYTES_PER_POINT * n_atoms) / bytes_per_mode(n_species, order))
+    free = max_memory - BYTES_PER_POINT * n_atoms
+    capacity = int(free / bytes_per_mode(n_species, order, LOW))
+    if upsampling(n_atoms, capacity, 1e-7) == HIGH:
+        capacity = int(free / bytes_per_mode(n_species, order, HIGH))
+    return capacity
 
 
-def seconds(n_atoms: int, n_species: int, n_modes: int) -> float:
-    """About how long the transforms of all species onto a box of modes take, on 2 cores."""
-    factor = upsampling(max(n_atoms // max(n_species, 1), 1), n_modes, 1e-7)
-    return n_atoms * SECONDS_PER_POINT[factor] + n_species * n_modes * factor**3 * SECONDS_PER_NODE
+def seconds(n_atoms: int, n_species: int, edges: tuple[int, ...]) -> float:
+    """About how long the transforms of all species onto a box of modes take, on one core."""
+    factor = upsampling(max(n_atoms // max(n_species, 1), 1), math.prod(edges), 1e-7)
+    # finufft's finer grid is at least two kernels wide.
+    nodes = math.prod(max(factor * edge, 24.0) for edge in edges)
+    return n_atoms * SECONDS_PER_POINT[factor] + n_species * (nodes * SECONDS_PER_NODE + OVERHEAD)
 
 
 def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: int) -> list[Box]:
@@ -51,16 +59,15 @@ def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: 
     Small boxes follow the sphere closely, large ones spread the atoms fewer times.
     """
     sphere = 2.0 / 3.0 * math.pi * shells.q_max**3 / math.sqrt(float(torch.linalg.det(gram)))
+    trials = [(t, w, w) for t, w in EDGES if t * w * w <= max(capacity, SMALLEST)]
+    # The volume of the sphere in whole boxes is the least a trial can cost: the promising first, the hopeless never.
+    least = {edges: max(sphere / math.prod(edges), 1e-9) * seconds(n_atoms, n_species, edges) for edges in trials}
     best, found = math.inf, None
-    for thick, wide in EDGES:
-        modes = thick * wide * wide
-        least = sphere / modes * seconds(n_atoms, n_species, modes)
-        if modes > max(capacity, EDGES[0][0] * EDGES[0][1] ** 2) or min(least, seconds(n_atoms, n_species, 1)) > best:
+    for edges in sorted(trials, key=least.get):
+        if found is not None and sphere > math.prod(edges) and least[edges] >= best:
             continue
-        if sphere / modes > 20000 or (sphere / modes > 1 and least > best):
-            continue
-        trial = list(boxes(gram, shells.q_max, (thick, wide, wide), shells.q_min))
-        cost = sum(seconds(n_atoms, n_species, math.prod(box[3:])) for box in trial)
+        trial = list(boxes(gram, shells.q_max, edges, shells.q_min))
+        cost = sum(seconds(n_atoms, n_species, box[3:]) for box in trial)
         if cost < best:
             best, found = cost, trial
     return found
