@@ -11,7 +11,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step
+from . import attention, lammps, md_step, observers
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -171,6 +171,14 @@ CASES = {
             sizes=(3000, 24000),
             rivals=("matscipy",),
             prepare=neighbor_list,
+        ),
+        Case(
+            name="observers",
+            what="samples of the structure during a run: S(Q), rings, bonds, and their share of a default run",
+            tests=("tests/test_structure_log.py",),
+            sizes=(3000,),
+            rivals=(),
+            prepare=observers.prepare,
         ),
         Case(
             name="pair",
