@@ -20,7 +20,7 @@ from .analysis.bonds import bonded_pairs, bonds_among, default_cutoff
 from .analysis.composition import Composition, label
 from .analysis.coordination import bond_lengths, neighbour_counts
 from .analysis.first_peak import first_sharp_diffraction_peak
-from .analysis.neighbors import pairs_of
+from .analysis.neighbors import Pairs, pairs_of
 from .analysis.qn import bridging_counts
 from .analysis.rings import CRITERIA, MAX_SIZE, silicon_rings
 from .state import State
@@ -209,12 +209,13 @@ class StructureSampler:
             sample |= {f"rings/{name}": counts for name, counts in silicon_rings(bonds, composition).items()}
         return sample
 
-    def bonds(self, state: State):
+    def bonds(self, state: State) -> Pairs:
         """All bonds of a state, both directions, sorted by the first atom."""
         # A search of its own at the bond's length: picking the bonds out of the force field's list, which reaches
         # five times as far and holds a hundred times as many pairs, takes longer than finding them anew.
-        nl = rk.neighbor_list(state.positions, state.cell, state.pbc, max(self.cutoffs.values()))
-        return bonds_among(pairs_of(nl, state.positions, state.cell), self.composition, self.cutoffs)
+        with one_thread():  # a millisecond's work, done before a second thread is awake
+            nl = rk.neighbor_list(state.positions, state.cell, state.pbc, max(self.cutoffs.values()))
+            return bonds_among(pairs_of(nl, state.positions, state.cell), self.composition, self.cutoffs)
 
 
 @contextlib.contextmanager

@@ -11,9 +11,7 @@ from ase import Atoms
 
 from silica_md.analysis import Progress, analyze, frames, read_frames
 from silica_md.analysis.composition import Composition
-from silica_md.analysis.factor_mean import FactorMean
 from silica_md.analysis.files import FrameFile
-from silica_md.analysis.structure_factor import structure_factor
 from silica_md.analysis.tally import Frequencies, Moments
 from silica_md.cli import main
 from silica_md.observers import stages_shown
@@ -55,19 +53,6 @@ def test_streamed_analysis_equals_that_of_frames_in_memory(tmp_path, monkeypatch
             np.testing.assert_equal(getattr(other, field.name), getattr(one, field.name), err_msg=field.name)
     np.testing.assert_allclose(other.neutron_sq, one.neutron_sq, atol=1e-10)
     assert len(one.rings) == 3 and one.rings["king"].sum() > 0
-
-
-def test_mean_over_frames_is_the_sum_over_all_their_vectors():
-    made = [glassy(seed) for seed in range(3)]
-    mean, together = FactorMean(), structure_factor(made, q_max=8.0)
-    for atoms in made:
-        mean.add(structure_factor([atoms], q_max=8.0))
-    found = mean.result()
-    np.testing.assert_allclose(found.counts, together.counts)
-    assert found.q_min == pytest.approx(together.q_min)
-    for name, partial in together.partials.items():
-        np.testing.assert_array_equal(np.isnan(found.partials[name]), together.counts == 0)
-        np.testing.assert_allclose(found.partials[name], partial, atol=1e-9)
 
 
 def test_frames_of_every_format_are_the_same(tmp_path):

@@ -74,11 +74,11 @@ def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: 
 
 
 def brick(n_atoms: int, capacity: int) -> int:
-    """Edge of the boxes a sample is drawn from: a few modes per atom, so that neither side of a transform dominates."""
-    edge = 2 ** round(math.log2(max(2 * n_atoms, 1)) / 3.0)
-    while edge > 8 and edge**3 > capacity:
+    """Edge of the boxes a sample is drawn from: some two modes per atom, so that neither side of a transform dominates."""
+    edge = min(max(2 ** round(math.log2(max(2 * n_atoms, 1)) / 3.0), 32), 128)
+    while edge > 16 and edge**3 > capacity:
         edge //= 2
-    return min(max(edge, 8), 128)
+    return edge
 
 
 def draw(gram: Tensor, shells: Shells, edge: int, per_shell: int, seed: int) -> tuple[list[Box], Tensor, Tensor]:

@@ -11,7 +11,6 @@ from . import goodness, measured, neighbors, weights
 from .bonds import bond_cutoffs, bonded_pairs, bonds_of
 from .composition import Composition, mass_density, number_density
 from .coordination import mean_of
-from .factor_mean import FactorMean
 from .first_peak import first_sharp_diffraction_peak
 from .frames import check_frames
 from .network import Network
@@ -81,10 +80,7 @@ def analyze(
     for atoms in progress.stage("bonds and rings", frames):
         network.add(bonds_of(atoms, lengths))
     coordination, angles = network.coordination, network.angles
-    factors = FactorMean()
-    for atoms in progress.stage("S(Q)", frames):
-        factors.add(structure_factor([atoms], q_max, dq))
-    factor = factors.result()
+    factor = structure_factor(progress.stage("S(Q)", frames), q_max, dq)
     progress.done()
 
     neutron_sq = weights.neutron(factor.partials, composition)

@@ -1,4 +1,4 @@
-"""Partial pair distribution functions g_ab(r)."""
+"""Partial pair distribution functions averaged over frames; the counts are those of `rsa_kernels.pair_distribution`."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class PairMean:
         found = rk.pair_distribution(
             torch.from_numpy(atoms.get_positions()),
             torch.from_numpy(np.array(atoms.cell)),
-            torch.from_numpy(atoms.numbers),
+            torch.from_numpy(atoms.numbers.astype(np.int64)),
             (self._n_bins + 0.5) * self._dr,  # so that rounding takes no bin away
             self._dr,
         )

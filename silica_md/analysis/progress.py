@@ -27,15 +27,31 @@ class Progress:
         total = sum(expected.values()) or 1.0
         self._shares = {name: seconds / total for name, seconds in expected.items()}
 
-    def stage(self, name: str, frames: Sequence[Atoms]) -> Iterator[Atoms]:
-        """The frames, one after the other, for the stage `name`."""
-        share = self._shares[name]
-        self._show(name, self._before)
-        for number, atoms in enumerate(frames, start=1):
-            yield atoms
-            self._show(name, self._before + share * number / len(frames))
-        self._before += share
+    def stage(self, name: str, frames: Sequence[Atoms]) -> Stage:
+        """The frames again, for the stage `name`; going through them reports."""
+        begin = self._before
+        self._before += self._shares[name]
+        return Stage(frames, lambda done: self._show(name, begin + self._shares[name] * done))
 
     def done(self) -> None:
         """Say that all stages are over."""
         self._show("", 1.0)
+
+
+class Stage(Sequence):
+    """Frames that report, each time one has been dealt with, which part of them is done."""
+
+    def __init__(self, frames: Sequence[Atoms], report: Callable[[float], None]):
+        self._frames, self._report = frames, report
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, index):
+        return self._frames[index]
+
+    def __iter__(self) -> Iterator[Atoms]:
+        self._report(0.0)
+        for number, atoms in enumerate(self._frames, start=1):
+            yield atoms
+            self._report(number / len(self))
