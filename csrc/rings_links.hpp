@@ -1,6 +1,8 @@
-// From a bond list to the net of its nodes, row by row: bonds of every atom, then links of every node. Host and device.
+// From a bond list to the net of its nodes: bonds of every atom, then links of every node. Each function is the share
+// of one bond, atom or node in one pass; between passes the caller turns lengths into rows. Host and device.
 #pragma once
 #include "rings.hpp"
+#include "rings_shared.hpp"
 
 namespace rk {
 namespace rings {
@@ -50,30 +52,62 @@ RK_RINGS void sort_row(Link* row, int64_t count) {
     }
 }
 
-// Sorts a row, makes one of equal entries, with the bridges of all, and returns how many are left.
-RK_RINGS int64_t tidy_row(Link* row, int64_t count) {
-    sort_row(row, count);
-    int64_t kept = 0;
-    for (int64_t i = 0; i < count; ++i) {
-        if (i == 0 || before(row[kept - 1], row[i]))
-            row[kept++] = row[i];
-        else
-            row[kept - 1].bridges += row[i].bridges;
+// A bond list: edges (2, n_bonds), shifts (n_bonds, 3); every bond in one direction or both.
+struct BondList {
+    const int64_t* edges;
+    const int32_t* shifts;
+    int64_t n_bonds;
+};
+
+// Adds bond b to the degrees of its atoms. first_bad[0] becomes the first bond that names an absent atom, first_bad[1]
+// the first that leads from an atom to itself; both were n_bonds.
+RK_RINGS void count_bond(const BondList& list, int64_t b, int64_t n_atoms, int32_t* degrees, int64_t* first_bad) {
+    const int64_t i = list.edges[b], j = list.edges[list.n_bonds + b];
+    const int32_t* s = list.shifts + 3 * b;
+    if (i < 0 || j < 0 || i >= n_atoms || j >= n_atoms) {
+        lower_shared(first_bad, b);
+    } else if (i == j && !s[0] && !s[1] && !s[2]) {
+        lower_shared(first_bad + 1, b);
+    } else {
+        add_shared(degrees + i, 1);
+        add_shared(degrees + j, 1);
     }
-    return kept;
+}
+
+// Writes bond b into the rows of both its atoms, in no particular order; `written` starts at zero.
+RK_RINGS void fill_bond(const BondList& list, int64_t b, const int64_t* rows, int32_t* written, Link* bonds) {
+    const int64_t i = list.edges[b], j = list.edges[list.n_bonds + b];
+    const int32_t *s = list.shifts + 3 * b;
+    bonds[rows[i] + add_shared(written + i, 1)] = {static_cast<int32_t>(j), s[0], s[1], s[2], 0};
+    bonds[rows[j] + add_shared(written + j, 1)] = {static_cast<int32_t>(i), -s[0], -s[1], -s[2], 0};
+}
+
+// Sorts a row, makes one of equal entries, with the bridges of all, and notes how many are left.
+RK_RINGS void tidy_row(const int64_t* rows, int64_t i, Link* links, int32_t* lengths) {
+    Link* row = links + rows[i];
+    const int64_t count = rows[i + 1] - rows[i];
+    sort_row(row, count);
+    int32_t kept = 0;
+    for (int64_t k = 0; k < count; ++k) {
+        if (k == 0 || before(row[kept - 1], row[k]))
+            row[kept++] = row[k];
+        else
+            row[kept - 1].bridges += row[k].bridges;
+    }
+    lengths[i] = kept;
 }
 
 // Bonds of atom i: rows[i] ... rows[i] + lengths[i], each once, to every atom it is bonded to.
 struct Bonds {
     const int64_t* rows;
-    const int64_t* lengths;
+    const int32_t* lengths;
     const Link* bonds;
     const int32_t* index;  // of an atom among the nodes, or -1
 };
 
 // Counts the links of a node atom, one for each bridge, and writes them where `links` is given.
-RK_RINGS int64_t links_of(const Bonds& net, int64_t atom, Link* links) {
-    int64_t count = 0;
+RK_RINGS int32_t links_of(const Bonds& net, int64_t atom, Link* links) {
+    int32_t count = 0;
     for (int64_t b = net.rows[atom]; b < net.rows[atom] + net.lengths[atom]; ++b) {
         const Link bond = net.bonds[b];
         if (net.index[bond.node] >= 0) {
@@ -92,18 +126,26 @@ RK_RINGS int64_t links_of(const Bonds& net, int64_t atom, Link* links) {
     return count;
 }
 
-// Place, in the tidy row of the node it leads to, of the link `link` of `node` seen from there.
-RK_RINGS int64_t place_of_reverse(const Link* row, int64_t count, int32_t node, const Link& link) {
-    const Link wanted = {node, -link.x, -link.y, -link.z, 0};
-    int64_t low = 0, high = count;
-    while (low < high) {
-        const int64_t middle = (low + high) / 2;
-        if (before(row[middle], wanted))
-            low = middle + 1;
-        else
-            high = middle;
+// Copies the tidy row of node k from its place to the rows of the net, and finds every link in the row of its other
+// node.
+RK_RINGS void pack_row(const int64_t* places, const int64_t* rows, const Link* links, int64_t k, End* ends,
+                       int32_t* back, int32_t* bridges) {
+    for (int64_t e = rows[k], from = places[k]; e < rows[k + 1]; ++e, ++from) {
+        const Link link = links[from];
+        ends[e] = {link.node, link.x, link.y, link.z};
+        bridges[e] = link.bridges;
+        const Link wanted = {static_cast<int32_t>(k), -link.x, -link.y, -link.z, 0};
+        const Link* other = links + places[link.node];
+        int64_t low = 0, high = rows[link.node + 1] - rows[link.node];
+        while (low < high) {
+            const int64_t middle = (low + high) / 2;
+            if (before(other[middle], wanted))
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        back[e] = static_cast<int32_t>(low);
     }
-    return low;
 }
 
 }  // namespace rings

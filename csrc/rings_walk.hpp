@@ -1,5 +1,6 @@
 // Walks that fill in the members of a ring from its apex, and what is done with a ring that is found.
 #pragma once
+#include "rings_shared.hpp"
 #include "rings.hpp"
 
 namespace rk {
@@ -7,31 +8,11 @@ namespace rings {
 
 enum Criterion : int32_t { KING = 0, GUTTMAN = 1, PRIMITIVE = 2 };
 
-// A counter shared by threads; integer sums do not depend on their order.
-RK_RINGS void add_shared(int32_t* counter, int32_t value) {
-#if defined(__CUDA_ARCH__)
-    atomicAdd(counter, value);
-#else
-    __atomic_fetch_add(counter, value, __ATOMIC_RELAXED);
-#endif
-}
-
-RK_RINGS void lower_shared(int32_t* least, int32_t value) {
-#if defined(__CUDA_ARCH__)
-    atomicMin(least, value);
-#else
-    int32_t seen = __atomic_load_n(least, __ATOMIC_RELAXED);
-    while (value < seen && !__atomic_compare_exchange_n(least, &seen, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {
-    }
-#endif
-}
-
-// Where rings go. Pointers may be null; `counts` belongs to one thread.
+// Where rings go. Pointers may be null.
 struct Sink {
     int32_t criterion, max_size;
     const int32_t* shortest;  // per angle: king; zero: none
     const int32_t* at_end;    // per end: guttman
-    int64_t* counts;          // (max_size + 1)
     int32_t* per_node;        // (n_nodes, max_size + 1)
     int32_t* least;           // per angle: smallest ring, to be lowered
     int32_t* least_count;     // per angle: rings as small as `least`
@@ -79,7 +60,6 @@ RK_RINGS bool is_first_meeting(const Net& net, const Scratch& s, const Sink& sin
 
 RK_RINGS void receive(const Net& net, Scratch& s, Sink& sink, int32_t n) {
     if (!is_first_meeting(net, s, sink, n)) return;
-    if (sink.counts) ++sink.counts[n];
     if (sink.per_node)
         for (int32_t p = 0; p < n; ++p)
             add_shared(sink.per_node + static_cast<int64_t>(s.image[s.ring[p]].node) * (sink.max_size + 1) + n, 1);

@@ -1,24 +1,20 @@
 // Host loops of the ring search: threads take roots in an order that keeps neighbours together in the caches.
-#include "rings_primitive.hpp"
-#include "rings_shells.hpp"
-#include "rings_shortest.hpp"
-
-#include <omp.h>
+#include "rings_search.hpp"
 
 #include <algorithm>
 #include <memory>
 #include <new>
 #include <vector>
 
+using rk::rings::Known;
 using rk::rings::Net;
 using rk::rings::Room;
 using rk::rings::Scratch;
-using rk::rings::Sink;
 
 namespace {
 
 constexpr int64_t CHUNK = 32;                       // roots a thread takes at a time
-constexpr int64_t LARGEST_BALL = int64_t{1} << 24;  // bytes of scratch are about 200 times that
+constexpr int64_t LARGEST_BALL = int64_t{1} << 21;  // nodes; a thread's scratch is then some 300 MB
 
 // Nodes in breadth-first order: consecutive roots share most of their balls.
 std::vector<int32_t> breadth_first(const Net& net) {
@@ -77,32 +73,27 @@ private:
     Scratch scratch_;
 };
 
-// Calls work(scratch, root, thread's counts) for every root until it succeeds. Returns 0, or -1 where a ball does not fit.
+// Calls work(scratch, root) for every root until it succeeds. Returns 0, or -1 where a ball does not fit.
 template <class Work>
-int64_t each_root(const Net& net, int64_t max_size, int64_t threads, int64_t* counts, Work work) {
+int64_t each_root(const Net& net, int64_t max_size, int64_t threads, Work work) {
     const std::vector<int32_t> order = breadth_first(net);
     bool failed = false;
     threads = std::max<int64_t>(1, std::min(threads, net.n_nodes / CHUNK));
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
         Bench bench(max_size);
-        std::vector<int64_t> own(max_size + 1, 0);
 #pragma omp for schedule(dynamic, CHUNK)
         for (int64_t k = 0; k < net.n_nodes; ++k) {
             bool stop;
 #pragma omp atomic read
             stop = failed;
-            while (!stop && !work(bench.scratch(), order[k], own.data())) {
+            while (!stop && !work(bench.scratch(), order[k])) {
                 if (bench.grow()) continue;
                 stop = true;
 #pragma omp atomic write
                 failed = true;
             }
             rk::rings::clear(bench.scratch());
-        }
-        if (counts) {
-#pragma omp critical(rk_rings_counts)
-            for (int64_t n = 0; n <= max_size; ++n) counts[n] += own[n];
         }
     }
     return failed ? -1 : 0;
@@ -112,67 +103,56 @@ Net net_of(const int64_t* rows, const int32_t* ends, const int32_t* back, const 
     return {n_nodes, rows, reinterpret_cast<const rk::rings::End*>(ends), back, angle_rows};
 }
 
-bool rings_at(const Net& net, Scratch& s, int32_t root, Sink& sink) {
-    return sink.criterion == rk::rings::PRIMITIVE ? rk::rings::primitive_rings(net, s, root, sink)
-                                                  : rk::rings::shortest_rings(net, s, root, sink);
+Known known_of(int64_t criterion, int64_t max_size, const int32_t* shortest, const int32_t* at_end) {
+    return {static_cast<int32_t>(criterion), static_cast<int32_t>(max_size), shortest, at_end};
 }
 
 }  // namespace
 
 // Arguments of a net: rows (n_nodes + 1), ends (n_ends, 4) 16-byte aligned, back (n_ends), angle_rows (n_nodes + 1).
+// The others are those of csrc/rings_search.hpp.
 
-// shortest (n_angles) and at_end (n_ends), 0 where there is none within max_size.
 RK_EXPORT int64_t rk_rings_shortest(const int64_t* rows, const int32_t* ends, const int32_t* back,
                                     const int64_t* angle_rows, int64_t n_nodes, int64_t max_size, int64_t threads,
                                     int32_t* shortest, int32_t* at_end) {
     const Net net = net_of(rows, ends, back, angle_rows, n_nodes);
-    return each_root(net, max_size, threads, nullptr, [&](Scratch& s, int32_t root, int64_t*) {
-        if (!rk::rings::shortest_at(net, s, root, static_cast<int32_t>(max_size), shortest + angle_rows[root]))
-            return false;
-        rk::rings::shortest_ends(net, root, shortest, at_end);
-        return true;
+    return each_root(net, max_size, threads, [&](Scratch& s, int32_t root) {
+        return rk::rings::find_shortest(net, s, root, static_cast<int32_t>(max_size), shortest, at_end);
     });
 }
 
-// Adds to counts (max_size + 1), per_node (n_nodes, max_size + 1), multiplicity (n_angles); the last two may be null.
-// `least` (n_angles): with least_count null it is lowered to the smallest ring of every angle, else rings of that size
-// are added to least_count.
 RK_EXPORT int64_t rk_rings_count(const int64_t* rows, const int32_t* ends, const int32_t* back,
                                  const int64_t* angle_rows, int64_t n_nodes, int64_t criterion, int64_t max_size,
-                                 const int32_t* shortest, const int32_t* at_end, int64_t threads, int64_t* counts,
-                                 int32_t* per_node, int32_t* multiplicity, int32_t* least, int32_t* least_count) {
+                                 const int32_t* shortest, const int32_t* at_end, int64_t threads, int32_t* per_node,
+                                 int32_t* multiplicity, int32_t* least, int32_t* least_count) {
     const Net net = net_of(rows, ends, back, angle_rows, n_nodes);
-    return each_root(net, max_size, threads, counts, [&](Scratch& s, int32_t root, int64_t* own) {
-        Sink sink = {static_cast<int32_t>(criterion), static_cast<int32_t>(max_size), shortest, at_end, own, per_node,
-                     least, least_count, multiplicity, 0, 0, nullptr, nullptr};
-        return rings_at(net, s, root, sink);
+    const Known known = known_of(criterion, max_size, shortest, at_end);
+    return each_root(net, max_size, threads, [&](Scratch& s, int32_t root) {
+        return rk::rings::count_rings(net, s, root, known, per_node, multiplicity, least, least_count);
     });
 }
 
-// Rings of one size: with `nodes` null, found (n_nodes) receives how many start at every root; else nodes
-// (n_rings, size) and shifts (n_rings, size, 3) are written, those of a root from offsets[root] on.
 RK_EXPORT int64_t rk_rings_members(const int64_t* rows, const int32_t* ends, const int32_t* back,
                                    const int64_t* angle_rows, int64_t n_nodes, int64_t criterion, int64_t max_size,
                                    const int32_t* shortest, const int32_t* at_end, int64_t threads, int64_t size,
                                    int64_t* found, const int64_t* offsets, int64_t* nodes, int32_t* shifts) {
     const Net net = net_of(rows, ends, back, angle_rows, n_nodes);
-    return each_root(net, max_size, threads, nullptr, [&](Scratch& s, int32_t root, int64_t*) {
-        const int64_t at = nodes ? offsets[root] * size : 0;
-        Sink sink = {static_cast<int32_t>(criterion), static_cast<int32_t>(max_size), shortest, at_end, nullptr, nullptr,
-                     nullptr, nullptr, nullptr, static_cast<int32_t>(size), 0,
-                     nodes ? nodes + at : nullptr, nodes ? shifts + 3 * at : nullptr};
-        if (!rings_at(net, s, root, sink)) return false;
-        if (!nodes) found[root] = sink.found;
-        return true;
+    const Known known = known_of(criterion, max_size, shortest, at_end);
+    return each_root(net, max_size, threads, [&](Scratch& s, int32_t root) {
+        return rk::rings::list_rings(net, s, root, known, static_cast<int32_t>(size), found, offsets, nodes, shifts);
     });
 }
 
-// shells (n_nodes, n_shells): nodes at graph distance 1, 2, ... of every node.
 RK_EXPORT int64_t rk_rings_shells(const int64_t* rows, const int32_t* ends, const int32_t* back,
                                   const int64_t* angle_rows, int64_t n_nodes, int64_t n_shells, int64_t threads,
                                   int64_t* shells) {
     const Net net = net_of(rows, ends, back, angle_rows, n_nodes);
-    return each_root(net, n_shells, threads, nullptr, [&](Scratch& s, int32_t root, int64_t*) {
-        return rk::rings::shells_at(net, s, root, static_cast<int32_t>(n_shells), shells + root * n_shells);
+    return each_root(net, n_shells, threads, [&](Scratch& s, int32_t root) {
+        return rk::rings::count_shells(net, s, root, static_cast<int32_t>(n_shells), shells);
     });
+}
+
+// For tests: what a GPU launch must set aside a thread.
+RK_EXPORT int64_t rk_rings_scratch_bytes(int64_t nodes, int64_t ends, int64_t words, int64_t max_size) {
+    return rk::rings::scratch_bytes({nodes, ends, words, max_size});
 }

@@ -60,6 +60,10 @@ class Links:
         """What the searches take."""
         return self.rows, self.ends, self.back, self.angle_rows
 
+    def owners(self) -> Tensor:
+        """(n_ends,) int64, the node every end starts from."""
+        return torch.repeat_interleave(torch.arange(self.n_nodes, device=self.rows.device), self.degrees)
+
     def angles(self) -> Tensor:
         """(n_angles, 3) int64: node, and the two ends (entries of ``ends``) of each of its angles, smaller first."""
         degrees = self.degrees

@@ -143,8 +143,11 @@ class RingStatistics:
         if code != op.PRIMITIVE:
             by_angle, by_end = op.shortest(*links.net, max_size)
         self._known = (by_angle, by_end, code, max_size)
-        self.counts, self.per_node, multiplicity = op.count(*links.net, *self._known)
+        self.per_node, multiplicity = op.count(*links.net, *self._known)
         self._add_pairs_of_bridges()
+        # A ring of size n passes n nodes.
+        sizes = torch.arange(max_size + 1, device=self.nodes.device)
+        self.counts = self.per_node.sum(0, dtype=torch.int64) // sizes.clamp(min=1)
         if code == op.KING:
             self.shortest, self.multiplicity = by_angle, multiplicity
         elif code == op.GUTTMAN:
@@ -155,9 +158,8 @@ class RingStatistics:
     def _add_pairs_of_bridges(self) -> None:
         """Rings of size 2."""
         pairs = self._pairs_of_bridges()
-        nodes = torch.repeat_interleave(torch.arange(self.links.n_nodes, device=pairs.device), self.links.degrees)
-        self.per_node[:, 2].index_add_(0, nodes, pairs)
-        self.counts[2] = pairs.sum() // 2
+        if bool(pairs.any()):
+            self.per_node[:, 2].index_add_(0, self.links.owners(), pairs)
 
     def _pairs_of_bridges(self) -> Tensor:
         bridges = self.links.bridges
@@ -166,7 +168,7 @@ class RingStatistics:
     def _members_of_pairs(self) -> tuple[Tensor, Tensor]:
         """Members of the rings of size 2, as nodes: each link from the end that is listed first."""
         rows, ends, back, _ = self.links.net
-        first = torch.repeat_interleave(torch.arange(self.links.n_nodes, device=rows.device), self.links.degrees)
+        first = self.links.owners()
         end = torch.arange(ends.shape[0], device=rows.device)
         once = torch.where(end < rows[ends[:, 0].long()] + back, self._pairs_of_bridges(), 0)
         chosen = torch.repeat_interleave(end, once)
