@@ -66,8 +66,10 @@ def analyze(
 
     progress = progress or Progress()
     progress.plan(expected_seconds(frames, q_max, r_max))
-    cells, densities, numbers = [], [], []
+    cells, densities, numbers, segments = [], [], [], {}
     for atoms in progress.stage("reading", frames):
+        if "segment" in atoms.info:
+            segments[str(atoms.info["segment"])] = None
         cells.append(np.array(atoms.cell))
         densities.append(mass_density(atoms))
         numbers.append(number_density(atoms))
@@ -129,7 +131,7 @@ def analyze(
         measured=reference,
         r_chi_sq=_r_chi_sq(factor.q, neutron_sq, curve),
         r_chi_tr=goodness.r_chi(R_GRID, tr, reference["tr"], goodness.R_RANGE) if reference else None,
-        notes=_notes(frames, distribution, factor, tr_range, peak),
+        notes=_notes(len(frames), segments, distribution, factor, tr_range, peak),
     )
 
 
@@ -171,11 +173,10 @@ def _r_chi_sq(q, sq, curve):
     return goodness.r_chi(q, sq, np.interp(q, curve.q, curve.sq), goodness.Q_RANGE)
 
 
-def _notes(frames, distribution, factor, tr_range, peak):
+def _notes(n_frames, segments, distribution, factor, tr_range, peak):
     empty = int((factor.counts == 0).sum())
-    segments = list(dict.fromkeys(str(atoms.info["segment"]) for atoms in frames if "segment" in atoms.info))
     fit = [f"No first sharp diffraction peak: {peak['reason']}."] if peak["reason"] else []
-    averaged = "1 frame" if len(frames) == 1 else f"Mean of {len(frames)} frames"
+    averaged = "1 frame" if n_frames == 1 else f"Mean of {n_frames} frames"
     return [
         f"{averaged}{' of the segment ' + ', '.join(segments) if segments else ''}.",
         f"g(r) reaches {distribution.r_max:.2f} Å: {distribution.reason}.",

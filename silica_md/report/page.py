@@ -290,10 +290,10 @@ def _network_section(analysis, shown):
     caption = "Between two bonds of the middle atom. Means and standard deviations (σ) stand in the legend."
     pieces = [shown("bond_angles", figures.bond_angles(analysis), "Bond angles", caption)]
     caption = (
-        "Distinct rings of Si joined by O, by their number of Si up to {}, for three definitions: shortest through two "
-        "bonds of an atom (King), shortest through a bond (Guttman), without a short cut (primitive). Simulation only: "
-        "there is no measured distribution to set beside it."
-    ).format(MAX_SIZE)
+        f"Distinct rings of up to {MAX_SIZE} Si joined by O, by their number of Si, for three definitions: shortest "
+        "through two bonds of an atom (King), shortest through a bond (Guttman), without a short cut (primitive). "
+        "Simulation only: there is no measured distribution to set beside it."
+    )
     pieces.append(shown("rings", ring_figure.rings(analysis), "Rings", caption))
     for name, fractions in analysis.coordination.items():
         centre, around = name.split("-")
