@@ -11,7 +11,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, neighbors, rings
+from . import attention, lammps, md_step, neighbors, observers, rings
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -138,6 +138,14 @@ CASES = {
             rivals=("vesin", "matscipy", "nvalchemi"),
             prepare=neighbors.prepare,
             unavailable={name: neighbors.unavailable(name) for name in ("vesin", "matscipy", "nvalchemi")},
+        ),
+        Case(
+            name="observers",
+            what="samples of the structure during a run: S(Q), rings, bonds, and their share of a default run",
+            tests=("tests/test_structure_log.py",),
+            sizes=(3000,),
+            rivals=(),
+            prepare=observers.prepare,
         ),
         Case(
             name="pair",
