@@ -36,7 +36,10 @@ def test_counts_equal_the_definition(cell, n_atoms, r_max, monkeypatch):
 
 def test_many_bins_of_atoms():
     """A cell of several bins along every axis, not whole multiples of the range, and one far wider than its atoms."""
-    for cell, n_atoms in (([[23.0, 0, 0], [6.0, 19.0, 0], [-5.0, 4.0, 31.0]], 400), ([[400.0, 0, 0], [0, 300.0, 0], [0, 0, 500.0]], 60)):
+    for cell, n_atoms in (
+        ([[23.0, 0, 0], [6.0, 19.0, 0], [-5.0, 4.0, 31.0]], 400),
+        ([[400.0, 0, 0], [0, 300.0, 0], [0, 0, 500.0]], 60),
+    ):
         one = system(cell, n_atoms)
         turns = one.positions @ torch.linalg.inv(one.cell) / (1.0 if n_atoms > 60 else 100.0)
         one = type(one)((turns - turns.floor()) @ one.cell, one.cell, one.species)
@@ -68,9 +71,13 @@ def test_normalisation_and_coordination():
     shells = 4 / 3 * math.pi * ((found.r + 0.05) ** 3 - (found.r - 0.05) ** 3)
     # ρ_b Σ 4πr² dr g_ab is the mean number of b around an a.
     assert float((found[14, 8] * shells).sum() * 40 / volume) == pytest.approx(int(between.sum()) / 80)
-    assert_same(found.partials, reference.pair_distribution(
-        ordered(one, 0.1, 50)[0], one.cell, torch.tensor([80.0, 40.0], dtype=torch.float64), 0.1
-    )[[0, 0, 1], [0, 1, 1]], 1e-12)
+    assert_same(
+        found.partials,
+        reference.pair_distribution(
+            ordered(one, 0.1, 50)[0], one.cell, torch.tensor([80.0, 40.0], dtype=torch.float64), 0.1
+        )[[0, 0, 1], [0, 1, 1]],
+        1e-12,
+    )
 
 
 def test_random_atoms_have_no_structure():

@@ -18,7 +18,7 @@ def glass(shared):
 
 
 def shells(q, rows):
-    """Mean of rows over the bins of 0.1 1/Å that the vectors of length q fall into, and the bins' numbers of vectors."""
+    """Mean of rows over the bins of 0.1 1/Å that vectors of length q fall into, and the numbers of vectors."""
     slot = torch.floor(q / 0.1 + 0.5).long()
     counts = torch.bincount(slot)
     return torch.stack([torch.bincount(slot, row) for row in rows]) / counts, counts
@@ -65,7 +65,11 @@ def test_freud_at_equal_vectors(glass):
     miller = torch.cartesian_prod(*[torch.arange(reach)] * 3)[1:]
     at = rk.structure.structure_factor_at(torch.from_numpy(single).double(), cell, numbers, miller)
     silicon = numbers.numpy() == 14
-    for a, b, pair, like in ((silicon, silicon, (14, 14), 1 / 3), (~silicon, ~silicon, (8, 8), 2 / 3), (silicon, ~silicon, (8, 14), 0.0)):
+    for a, b, pair, like in (
+        (silicon, silicon, (14, 14), 1 / 3),
+        (~silicon, ~silicon, (8, 8), 2 / 3),
+        (silicon, ~silicon, (8, 14), 0.0),
+    ):
         theirs.compute((box, single[a]), query_points=single[b], N_total=3000)
         fractions = float(a.mean() * b.mean())
         # Theirs tends to x_a for like and to 0 for unlike species: c_a c_b (S − 1) + δ_ab c_a.
