@@ -130,7 +130,9 @@ def test_a_sample_is_differentiated_as_what_it_is():
 
     for got, wanted in zip(derivatives(ours, one.positions), derivatives(direct, one.positions), strict=True):
         assert (got - wanted).abs().max() < 1e-8 * wanted.abs().max()
-    plain = rk.structure_factor(one.positions.clone().requires_grad_(), one.cell, one.species, 8.0, 0.4, "sampled", **options)
+    plain = rk.structure_factor(
+        one.positions.clone().requires_grad_(), one.cell, one.species, 8.0, 0.4, "sampled", **options
+    )
     assert torch.equal(plain.counts, found.counts) and plain.partials.requires_grad and not plain.errors.requires_grad
 
 
@@ -142,7 +144,9 @@ def test_composed_with_what_moves_the_atoms():
 
     def shells(x):
         positions = one.positions + 0.1 * torch.sin(x @ one.cell)
-        return loss_of(rk.structure_factor(positions, one.cell, one.species, 2.4, 0.3, "grid", tolerance=EXACT).partials)
+        return loss_of(
+            rk.structure_factor(positions, one.cell, one.species, 2.4, 0.3, "grid", tolerance=EXACT).partials
+        )
 
     def chosen(x):
         cell = one.cell @ (torch.eye(3, dtype=torch.float64) + 0.1 * torch.sin(x[:3]))
@@ -229,7 +233,11 @@ def test_the_third_order_raises():
 
 
 def test_gradients_need_smaller_boxes():
-    assert sampling.largest_box(1000, 2, 2, 1e9) < sampling.largest_box(1000, 2, 1, 1e9) < sampling.largest_box(1000, 2, 0, 1e9)
+    assert (
+        sampling.largest_box(1000, 2, 2, 1e9)
+        < sampling.largest_box(1000, 2, 1, 1e9)
+        < sampling.largest_box(1000, 2, 0, 1e9)
+    )
 
 
 def test_a_loss_moves_atoms_towards_a_structure_factor():

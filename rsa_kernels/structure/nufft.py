@@ -60,7 +60,7 @@ class Points:
 class Transforms:
     """Sums over points into a box of modes, and their adjoint.
 
-    Plans are kept for the last shape of box in each direction; `tolerance` is the relative error in the root mean square.
+    Plans are kept for the last shape of box in each direction; `tolerance` is the relative error (root mean square).
     """
 
     def __init__(self, tolerance: float):

@@ -90,8 +90,8 @@ def structure_factor(
     q_max, dq : float
         Centre of the last bin and width of the bins, Å⁻¹.
     method : {"auto", "grid", "direct", "sampled"}
-        All k-vectors by non-uniform FFT (finufft, cufinufft); all by direct sums (`rsa_kernels.accumulate_modes`); a part
-        with error bars; or a choice by size, which `StructureFactor.reason` states: direct sums up to 2 million
+        All k-vectors by non-uniform FFT (finufft, cufinufft); all by direct sums (`rsa_kernels.accumulate_modes`); a
+        part with error bars; or a choice by size, which `StructureFactor.reason` states: direct sums up to 2 million
         terms, else all vectors up to `max_vectors`, and a sample beyond.
     batch_ptr : Tensor, optional
         (n_systems + 1,) int64 offsets of systems in the atoms. None: one system, and results without the batch axis.
@@ -126,9 +126,9 @@ def structure_factor(
     `partials` has first and second derivatives with respect to the positions; the third raises.
 
     There are M = V q_max³ / 12π² vectors in the half space. The grid costs O(M log M) per species and one spreading of
-    the atoms per box of modes; direct sums O(N M). A sample takes boxes of modes in an order drawn by Philox from `seed`
-    until every shell holds `per_shell` vectors; it is the same on every machine. Errors are the standard error of the
-    vectors' spread, which takes them for independent: true of a glass or liquid, not of a crystal.
+    the atoms per box of modes; direct sums O(N M). A sample takes boxes of modes in an order drawn by Philox from
+    `seed` until every shell holds `per_shell` vectors; it is the same on every machine. Errors are the standard error
+    of the vectors' spread, which takes them for independent: true of a glass or liquid, not of a crystal.
 
     Shell sums are added in an order that does not depend on threads; finufft's are reproducible to about 1e-15.
 
@@ -291,11 +291,8 @@ def _batch(positions, cell, species, batch_ptr) -> _Batch:
     offsets = batch_ptr.tolist()
     inverse = torch.linalg.inv(short).to(device)
     atom = torch.repeat_interleave(torch.arange(n_systems, device=device), batch_ptr.diff())
-    fractional = positions.to(torch.float64)
-    if n_systems == 1:
-        fractional = fractional @ inverse[0]
-    else:
-        fractional = (fractional.unsqueeze(1) @ inverse[atom]).squeeze(1)
+    wide = positions.to(torch.float64)
+    fractional = wide @ inverse[0] if n_systems == 1 else (wide.unsqueeze(1) @ inverse[atom]).squeeze(1)
     if not bool(torch.isfinite(fractional.detach()).all()):
         raise NonFiniteError("`positions` holds NaN or infinite values")
     sizes = torch.bincount(atom * len(labels) + codes, minlength=n_systems * len(labels))
