@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, observers
+from . import attention, lammps, md_step, observers, structure
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -200,6 +201,20 @@ CASES = {
             sizes=(3000, 24000),
             rivals=("torch",),
             prepare=random_normal,
+        ),
+        Case(
+            name="structure-factor",
+            what="partial S(Q) of a glass: beside others at as many k-vectors, and to 10 and 25 1/Å",
+            tests=(
+                "tests/test_structure.py",
+                "tests/test_structure_derivatives.py",
+                "tests/test_structure_pairs.py",
+                "tests/test_structure_rivals.py",
+            ),
+            sizes=(3000, 24000, 192000, 1029000),
+            rivals=("dynasor", "freud"),
+            prepare=structure.prepare,
+            unavailable={name: functools.partial(structure.unavailable, name) for name in structure.PACKAGES},
         ),
     )
 }

@@ -98,7 +98,7 @@ def structure_factor_at(
     raises. O(n_atoms n_k) time; temporary memory some 100 MB whatever the number of vectors, besides 16 bytes per
     vector and species. Two calls give the same bits.
     """
-    from .op import normalisation, species_codes
+    from .op import faber_ziman, species_codes
 
     _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32))
     _checks.shape("positions", positions, "n_atoms", 3)
@@ -121,8 +121,8 @@ def structure_factor_at(
     system = torch.repeat_interleave(torch.arange(n_systems, device=device), batch_ptr.diff())
     sizes = torch.bincount(system * n_species + codes, minlength=n_systems * n_species)
     sizes = sizes.view(n_systems, n_species).to(torch.float64)
-    scale, own = normalisation(sizes)
-    partials = (1.0 + scale * products - own).to(positions.dtype)
+    everywhere = torch.ones_like(products, dtype=torch.bool)
+    partials = faber_ziman(products, everywhere, sizes)[0].to(positions.dtype)
     k = 2.0 * math.pi * (miller.to(torch.float64) @ cells.inverse(batched).transpose(1, 2)).norm(dim=2)
     ones = torch.ones((n_systems, n_k), dtype=torch.int64, device=device)
     shortest = k.detach().amin(dim=1) if n_k else k.new_full((n_systems,), math.nan)

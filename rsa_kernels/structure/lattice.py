@@ -19,8 +19,8 @@ Box = tuple[int, int, int, int, int, int]
 def reduced(cell: Tensor) -> Tensor:
     """Short, nearly orthogonal vectors of the lattice of a cell, (3, 3) float64.
 
-    Boxes of modes fit a sphere well only on such a basis; the k-vectors are the same on any. Each vector is shortened by
-    whole multiples of the others, and of their sums and differences, until none gets shorter.
+    Boxes of modes fit a sphere well only on such a basis; the k-vectors are the same on any. Each vector is shortened
+    by whole multiples of the others, and of their sums and differences, until none gets shorter.
     """
     basis = [[float(x) for x in row] for row in cell.detach().to(torch.float64).cpu().tolist()]
     combinations = [c for c in itertools.product((-1, 0, 1), repeat=2) if c != (0, 0)]

@@ -60,7 +60,7 @@ class Points:
 class Transforms:
     """Sums over points into a box of modes, and their adjoint.
 
-    Plans are kept for the last shape of box in each direction; `tolerance` is the relative error in the root mean square.
+    Plans are kept for the last shape of box in each direction; `tolerance` is the relative error (root mean square).
     """
 
     def __init__(self, tolerance: float):
@@ -81,7 +81,8 @@ class Transforms:
         if len(points) == 0:
             return modes.new_zeros(0)
         out = self._run(2, points, box, modes, modes.new_empty(len(points)))
-        return out.mul_(points.turned(_centre(box)).conj())
+        # Conjugated in place: inside an op, under torch.compile, lazy conjugation is not resolved.
+        return out.mul_(points.turned(_centre(box)).conj_physical_())
 
     def close(self, kind: int) -> None:
         """Drop the plan of type 1 or 2, and its finer grid."""

@@ -90,8 +90,8 @@ def structure_factor(
     q_max, dq : float
         Centre of the last bin and width of the bins, Å⁻¹.
     method : {"auto", "grid", "direct", "sampled"}
-        All k-vectors by non-uniform FFT (finufft, cufinufft); all by direct sums (`rsa_kernels.accumulate_modes`); a part
-        with error bars; or a choice by size, which `StructureFactor.reason` states: direct sums up to 2 million
+        All k-vectors by non-uniform FFT (finufft, cufinufft); all by direct sums (`rsa_kernels.accumulate_modes`); a
+        part with error bars; or a choice by size, which `StructureFactor.reason` states: direct sums up to 2 million
         terms, else all vectors up to `max_vectors`, and a sample beyond.
     batch_ptr : Tensor, optional
         (n_systems + 1,) int64 offsets of systems in the atoms. None: one system, and results without the batch axis.
@@ -126,9 +126,9 @@ def structure_factor(
     `partials` has first and second derivatives with respect to the positions; the third raises.
 
     There are M = V q_max³ / 12π² vectors in the half space. The grid costs O(M log M) per species and one spreading of
-    the atoms per box of modes; direct sums O(N M). A sample takes boxes of modes in an order drawn by Philox from `seed`
-    until every shell holds `per_shell` vectors; it is the same on every machine. Errors are the standard error of the
-    vectors' spread, which takes them for independent: true of a glass or liquid, not of a crystal.
+    the atoms per box of modes; direct sums O(N M). A sample takes boxes of modes in an order drawn by Philox from
+    `seed` until every shell holds `per_shell` vectors; it is the same on every machine. Errors are the standard error
+    of the vectors' spread, which takes them for independent: true of a glass or liquid, not of a crystal.
 
     Shell sums are added in an order that does not depend on threads; finufft's are reproducible to about 1e-15.
 
@@ -170,8 +170,7 @@ def structure_factor(
     counts, available = (torch.cat([getattr(p, name) for p in parts], dim=-1) for name in ("counts", "available"))
     device = positions.device
     counts, available = counts.to(device), available.to(device)
-    scale, own = normalisation(batch.sizes)
-    partials = 1.0 + scale * (sums / counts.unsqueeze(1)) - own
+    partials, scale = faber_ziman(sums / counts.clamp_min(1).unsqueeze(1), counts.unsqueeze(1) > 0, batch.sizes)
     errors = None
     if any(part.squares is not None for part in parts):
         squares = torch.cat([torch.zeros_like(p.sums) if p.squares is None else p.squares for p in parts], dim=-1)
@@ -245,7 +244,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
         sums, counts = direct.shell_sums(
             batch.positions, batch.cells, batch.codes, batch.batch_ptr, batch.grams, len(batch.labels), shells
         )
-        return _Part(sums, None, counts, counts, torch.zeros((0, 7), dtype=torch.int64))
+        return _Part(sums, None, counts, counts, torch.zeros((0, 9), dtype=torch.int64))
     n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory)
     if capacity < sampling.SMALLEST:
@@ -266,6 +265,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
         counts.append(taken)
         available.append(there)
     boxes = torch.tensor(rows, dtype=torch.int64).reshape(-1, 7)
+    bins_of_boxes = torch.tensor([shells.first + 1, shells.first + shells.n_bins]).expand(len(boxes), 2)
     arguments = (batch.fractional, batch.codes, batch.batch_ptr, batch.grams, boxes)
     settings = (n_species, shells.dq, shells.first, shells.n_bins, tolerance)
     squares = None
@@ -274,7 +274,7 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
             sums, squares = structure_scatter(*arguments, *settings)
     if route == "grid" or graph:
         sums = structure_sums(*arguments, *settings)
-    return _Part(sums, squares, torch.stack(counts), torch.stack(available), boxes)
+    return _Part(sums, squares, torch.stack(counts), torch.stack(available), torch.cat([boxes, bins_of_boxes], dim=1))
 
 
 def _batch(positions, cell, species, batch_ptr) -> _Batch:
@@ -291,11 +291,8 @@ def _batch(positions, cell, species, batch_ptr) -> _Batch:
     offsets = batch_ptr.tolist()
     inverse = torch.linalg.inv(short).to(device)
     atom = torch.repeat_interleave(torch.arange(n_systems, device=device), batch_ptr.diff())
-    fractional = positions.to(torch.float64)
-    if n_systems == 1:
-        fractional = fractional @ inverse[0]
-    else:
-        fractional = (fractional.unsqueeze(1) @ inverse[atom]).squeeze(1)
+    wide = positions.to(torch.float64)
+    fractional = wide @ inverse[0] if n_systems == 1 else (wide.unsqueeze(1) @ inverse[atom]).squeeze(1)
     if not bool(torch.isfinite(fractional.detach()).all()):
         raise NonFiniteError("`positions` holds NaN or infinite values")
     sizes = torch.bincount(atom * len(labels) + codes, minlength=n_systems * len(labels))
@@ -324,13 +321,19 @@ def species_codes(species: Tensor, n_atoms: int, device: torch.device) -> tuple[
     return codes, tuple(labels.tolist())
 
 
-def normalisation(sizes: Tensor) -> tuple[Tensor, Tensor]:
-    """N / (N_a N_b) and δ_ab N / N_a of every pair, (n_systems, n_pairs, 1)."""
-    total = sizes.sum(dim=1)
-    pairs = pairs_of(sizes.shape[1])
-    scale = torch.stack([total / (sizes[:, a] * sizes[:, b]) for a, b in pairs], dim=1)
-    own = torch.stack([total / sizes[:, a] if a == b else torch.zeros_like(total) for a, b in pairs], dim=1)
-    return scale.unsqueeze(2), own.unsqueeze(2)
+def faber_ziman(products: Tensor, known: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """S_ab = 1 + N/(N_a N_b) ⟨Re ρ_a ρ_b*⟩ − δ_ab N/N_a from the means (n_systems, n_pairs, n_bins), and N/(N_a N_b).
+
+    NaN where nothing is known, or a system lacks a species: put in last, so that it stays out of gradients.
+    """
+    total, pairs = sizes.sum(dim=1), pairs_of(sizes.shape[1])
+    both = torch.stack([sizes[:, a] * sizes[:, b] for a, b in pairs], dim=1)
+    alike = torch.tensor([[a == b for a, b in pairs]], device=sizes.device)
+    scale = total.unsqueeze(1) / both
+    own = torch.where(alike, scale * both.sqrt(), 0.0)
+    there = (both > 0).unsqueeze(2)
+    safe, own = (torch.where(there, x.unsqueeze(2), 0.0) for x in (scale, own))
+    return torch.where(known & there, 1.0 + safe * products - own, torch.nan), torch.where(there, safe, torch.nan)
 
 
 def _standard_error(sums: Tensor, squares: Tensor, counts: Tensor, available: Tensor) -> Tensor:

@@ -72,7 +72,8 @@ def pair_distribution(
         g_ab(r) = V n_ab(r) / (N_a N_b 4π/3 [(r + dr/2)³ − (r − dr/2)³])
 
     n_ab(r) counts ordered pairs (an atom of a; an atom of b or an image of one) with r − dr/2 ≤ distance < r + dr/2
-    (distances within 1e-9 dr below an edge count as on it), so that ρ_b ∫ 4πr² g_ab dr over whole bins is the mean number of b atoms around an a atom, exactly.
+    (distances within 1e-9 dr below an edge count as on it), so that ρ_b ∫ 4πr² g_ab dr over whole bins is the mean
+    number of b atoms around an a atom, exactly.
 
     ================  =======================================
     symbol            argument

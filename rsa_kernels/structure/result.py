@@ -42,8 +42,9 @@ class StructureFactor:
     fractions : Tensor
         (n_species,) [(n_systems, n_species)] atomic fractions c_a, float64.
     boxes : Tensor
-        (n_boxes, 7) int64, for reproduction: system, lowest Miller indices and edges of the boxes of modes that were
-        summed, on the reduced basis of the cell (`rsa_kernels.structure.lattice.reduced`).
+        (n_boxes, 9) int64, for reproduction: system, lowest Miller indices and edges of the boxes of modes that were
+        summed, on the reduced basis of the cell (`rsa_kernels.structure.lattice.reduced`), and the first and last bin
+        (from 1) they were summed for.
     """
 
     q: Tensor

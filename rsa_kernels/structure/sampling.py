@@ -1,4 +1,4 @@
-"""Which part of reciprocal space is summed: boxes for all modes, by cost and memory, or a reproducible draw of boxes."""
+"""Which part of reciprocal space is summed: boxes for all modes, by cost and memory, or a reproducible draw."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: 
 
 
 def brick(n_atoms: int, capacity: int) -> int:
-    """Edge of the boxes a sample is drawn from: some two modes per atom, so that neither side of a transform dominates."""
+    """Edge of the boxes a sample is drawn from: some two modes per atom, so that no side of a transform dominates."""
     edge = min(max(2 ** round(math.log2(max(2 * n_atoms, 1)) / 3.0), 32), 128)
     while edge > 16 and edge**3 > capacity:
         edge //= 2

@@ -1,7 +1,7 @@
 """Shell sums over boxes of modes by non-uniform Fourier transforms, as an op with two derivatives.
 
-With ρ_a(n) = Σ_{j in a} e^{2πi n·f_j} the op gives B_ab[bin] = Σ_n Re ρ_a ρ_b*. Its derivatives (README) need the fields
-h_a = Σ_b (1 + δ_ab) g_ab ρ_b, the tangents τ_a = Σ_j (2πi n·v_j) e^{2πi n·f_j}, and transforms back to the points.
+With ρ_a(n) = Σ_{j in a} e^{2πi n·f_j} the op gives B_ab[bin] = Σ_n Re ρ_a ρ_b*. Its derivatives (README) need the
+fields h_a = Σ_b (1 + δ_ab) g_ab ρ_b, the tangents τ_a = Σ_j (2πi n·v_j) e^{2πi n·f_j}, and transforms back to points.
 """
 
 from __future__ import annotations

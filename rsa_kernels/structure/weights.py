@@ -28,7 +28,7 @@ def scattering_length(element: int | str) -> float:
 
 
 def form_factor(element: int | str, q: Tensor) -> Tensor:
-    """X-ray form factor f(Q) of the neutral atom, electrons, at `q` (Å⁻¹) (Waasmaier and Kirfel 1995, periodictable)."""
+    """X-ray form factor f(Q) of the neutral atom, electrons, at `q` in Å⁻¹ (Waasmaier and Kirfel 1995)."""
     found = _element(element)
     values = importlib.import_module("periodictable.cromermann").fxrayatq(found.symbol, q.detach().cpu().numpy())
     return torch.as_tensor(values, dtype=torch.float64).to(q.device)
