@@ -50,9 +50,8 @@ struct Scratch {
     uint64_t* masks;    // (steps, nodes, width): sources that reach a node within so many steps
     End* image;         // (nodes) lifted nodes, in breadth-first order; 0 is the root
     int32_t* first;     // (nodes + 1) row of a node in `hop`
-    int32_t* level;     // (nodes) distance to the root
     int32_t* bit;       // (nodes) number as a source of masks, or -1
-    int32_t* alive;     // (nodes) may be a member of a ring whose smallest node is the root
+    int32_t* member;    // (nodes) level of what may be a member of a ring whose smallest node is the root, else -1
     int32_t* bucket;    // (nodes) place in the hash table, to empty it
     int32_t* table;     // (buckets) node of the ball, or -1
     int32_t* hop;       // (ends) node of the ball at the other end of a link, or -1: outside
@@ -73,7 +72,7 @@ RK_RINGS int64_t buckets_of(const Room& room) {
 // Bytes of scratch for one root, a multiple of 16.
 RK_RINGS int64_t scratch_bytes(const Room& room) {
     const int64_t integers =
-        5 * room.nodes + 1 + buckets_of(room) + room.ends + 2 * (room.max_size + 3) + 4 * (room.max_size + 1);
+        4 * room.nodes + 1 + buckets_of(room) + room.ends + 2 * (room.max_size + 3) + 4 * (room.max_size + 1);
     return (8 * room.words + 16 * room.nodes + 4 * integers + 31) / 16 * 16;
 }
 
@@ -87,9 +86,8 @@ RK_RINGS Scratch lay_out(void* block, const Room& room) {
     s.masks = reinterpret_cast<uint64_t*>(s.image + room.nodes);
     int32_t* next = reinterpret_cast<int32_t*>(s.masks + room.words);
     s.first = next, next += room.nodes + 1;
-    s.level = next, next += room.nodes;
     s.bit = next, next += room.nodes;
-    s.alive = next, next += room.nodes;
+    s.member = next, next += room.nodes;
     s.bucket = next, next += room.nodes;
     s.table = next, next += s.buckets;
     s.hop = next, next += room.ends;
@@ -124,7 +122,7 @@ RK_RINGS uint32_t hashed(const End& a) {
 }
 
 // Place of a lifted node in the ball; -1 where it is not in it and was not to be, or could not be, added.
-RK_RINGS int32_t place(const Net& net, Scratch& s, const End& image, bool add, int32_t level) {
+RK_RINGS int32_t place(const Net& net, Scratch& s, const End& image, bool add) {
     const uint32_t mask = static_cast<uint32_t>(s.buckets - 1);
     uint32_t b = hashed(image) & mask;
     for (; s.table[b] >= 0; b = (b + 1) & mask)
@@ -143,7 +141,6 @@ RK_RINGS int32_t place(const Net& net, Scratch& s, const End& image, bool add, i
     s.table[b] = node;
     s.bucket[node] = static_cast<int32_t>(b);
     s.image[node] = image;
-    s.level[node] = level;
     s.bit[node] = -1;
     s.first[node + 1] = from + degree;
     for (int32_t j = from; j < from + degree; ++j) s.hop[j] = -1;
@@ -155,15 +152,19 @@ RK_RINGS bool begin(const Net& net, Scratch& s, int32_t root) {
     s.count = s.lack = 0;
     s.first[0] = 0;
     const End image = {root, 0, 0, 0};
-    place(net, s, image, true, 0);
+    place(net, s, image, true);
     s.start[0] = 0;
     s.start[1] = s.count;
     return s.lack == 0;
 }
 
-// Follows the links of one level; `add` says whether nodes of the next level join the ball. Every link is looked up
-// once: it is noted at both its ends. Returns false where the room does not suffice.
-RK_RINGS bool expand(const Net& net, Scratch& s, int32_t level, bool add) {
+// Which nodes of the next level join the ball.
+enum class Joins { all, none, members };  // members: those not before the root that a member leads to
+
+// Follows the links of one level. Every link is looked up once: it is noted at both its ends. Returns false where the
+// room does not suffice.
+RK_RINGS bool expand(const Net& net, Scratch& s, int32_t level, Joins joins) {
+    const int32_t root = s.image[0].node;
     for (int32_t u = s.start[level]; u < s.start[level + 1]; ++u) {
         const End at = s.image[u];
         const int64_t row = net.rows[at.node];
@@ -172,7 +173,8 @@ RK_RINGS bool expand(const Net& net, Scratch& s, int32_t level, bool add) {
             if (s.hop[from + j] >= 0) continue;
             const End step = net.ends[row + j];
             const End to = {step.node, at.x + step.x, at.y + step.y, at.z + step.z};
-            const int32_t w = place(net, s, to, add, level + 1);
+            const bool add = joins == Joins::all || (joins == Joins::members && s.member[u] >= 0 && to.node >= root);
+            const int32_t w = place(net, s, to, add);
             if (w < 0) {
                 if (s.lack) return false;
                 continue;
@@ -223,8 +225,10 @@ RK_RINGS void sweep(Scratch& s, int32_t step, int32_t from, int32_t extent) {
         for (int32_t v = from; v < extent; ++v) {
             uint64_t mask = v < known ? before[static_cast<int64_t>(v) * width + w] : 0;
             for (int32_t j = s.first[v]; j < s.first[v + 1]; ++j) {
-                const int32_t u = s.hop[j];
-                if (u >= 0 && u < known) mask |= before[static_cast<int64_t>(u) * width + w];
+                // Without a branch: where nothing is known there, the node itself once more.
+                const bool there = static_cast<uint32_t>(s.hop[j]) < static_cast<uint32_t>(known);
+                const int32_t u = there ? s.hop[j] : v;
+                mask |= u < known ? before[static_cast<int64_t>(u) * width + w] : 0;
             }
             now[static_cast<int64_t>(v) * width + w] = mask;
         }

@@ -50,7 +50,7 @@ RK_RINGS bool list_rings(const Net& net, Scratch& s, int32_t root, const Known& 
 RK_RINGS bool count_shells(const Net& net, Scratch& s, int32_t root, int32_t n_shells, int64_t* shells) {
     if (!begin(net, s, root)) return false;
     for (int32_t level = 0; level < n_shells; ++level) {
-        if (!expand(net, s, level, true)) return false;
+        if (!expand(net, s, level, Joins::all)) return false;
         shells[static_cast<int64_t>(root) * n_shells + level] = s.start[level + 2] - s.start[level + 1];
     }
     return true;

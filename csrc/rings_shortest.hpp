@@ -11,14 +11,14 @@ namespace rings {
 
 // Grows the ball and the masks by a step; nodes that join reach no farther than level step + 1.
 RK_RINGS bool search_on(const Net& net, Scratch& s, int32_t step) {
-    if (!expand(net, s, step, true)) return false;
+    if (!expand(net, s, step, Joins::all)) return false;
     sweep(s, step, 1, s.start[step + 2]);
     return true;
 }
 
 // Level 1 and its masks; `steps` masks will follow.
 RK_RINGS bool search_begins(const Net& net, Scratch& s, int32_t root, int32_t steps) {
-    if (!begin(net, s, root) || !expand(net, s, 0, true) || !widen(s, steps + 1, s.start[2] - 1)) return false;
+    if (!begin(net, s, root) || !expand(net, s, 0, Joins::all) || !widen(s, steps + 1, s.start[2] - 1)) return false;
     for (int32_t v = 1; v < s.start[2]; ++v) s.bit[v] = v - 1;
     seed_masks(s, s.start[2]);
     return true;

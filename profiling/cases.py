@@ -12,7 +12,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, observers, structure
+from . import attention, lammps, md_step, observers, rings, structure
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -201,6 +201,14 @@ CASES = {
             sizes=(3000, 24000),
             rivals=("torch",),
             prepare=random_normal,
+        ),
+        Case(
+            name="rings",
+            what="ring statistics of a tiled glass: King, Guttman, primitive",
+            tests=("tests/test_rings.py", "tests/test_rings_op.py", "tests/test_rings_data.py"),
+            sizes=(3000, 24000, 192000, 1029000),
+            rivals=("matscipy", "sovapy"),
+            prepare=rings.prepare,
         ),
         Case(
             name="structure-factor",

@@ -162,6 +162,21 @@ def test_vertex_symbols_are_spelled_as_in_the_tables():
     assert rk.rings.vertex_symbols(*star, 5).strings() == ["3.3.3.*.*.*", "3.3.*", "3", "3", "3.3.*"]
 
 
+@pytest.mark.parametrize("seed", range(300, 310))
+def test_guttman_rings_are_king_rings_and_primitive(seed):
+    *network, n_atoms, chosen, max_size = random_network(random.Random(seed))
+    nodes = None if chosen is None else torch.tensor(chosen, dtype=torch.int64)
+    found = {}
+    for criterion in CRITERIA:
+        rings = rk.ring_statistics(*network, n_atoms, criterion, max_size, nodes, members=True)
+        found[criterion] = {
+            reference.canonical([(atom, tuple(s)) for atom, s in zip(ring, shifts, strict=True)])
+            for size in range(3, max_size + 1)
+            for ring, shifts in zip(rings.members(size).tolist(), rings.member_shifts(size).tolist(), strict=True)
+        }
+    assert found["guttman"] <= found["king"] & found["primitive"]
+
+
 # Invariance, on a net with every kind of ring: 2 x 2 x 1 diamond with a bond cut, one added and one atom taken away.
 def disordered():
     edge_index, unit_shifts, n_atoms = supercell(*DIAMOND, 2, (3, 2, 2))

@@ -83,7 +83,8 @@ def compare(request, *network):
 def test_every_kernel_gives_the_bits_of_the_cpu(request):
     launched = compare(request, *supercell(*DIAMOND, 2, (2, 3, 2)), None, 8)
     source = (_cuda.source_folder() / "cuda" / "rings.cu").read_text(encoding="utf-8")
-    assert set(launched) == {line.split("(")[0].split()[-1] for line in source.splitlines() if "__global__ void" in line}
+    kernels_of_source = [line for line in source.splitlines() if "__global__ void" in line]
+    assert set(launched) == {line.split("(")[0].split()[-1] for line in kernels_of_source}
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -97,7 +98,7 @@ def test_nothing_to_count(request, n_atoms):
 
 
 def test_roots_that_lack_room_are_taken_again(request, monkeypatch):
-    # One hub of 70 triangles among chains: only the hub's ball is too large, by nodes, ends and words one after another.
+    # A hub of 70 triangles with a tail: the balls of the tail are small, the hub's lacks nodes, ends and words in turn.
     rows = [(0, 1 + k) for k in range(140)] + [(1 + 2 * k, 2 + 2 * k) for k in range(70)] + [(140, 141), (141, 142)]
     monkeypatch.setattr(kernels, "FIRST_ROOM", kernels.Room(nodes=4, ends=8, words=2))
     launched = compare(request, *bonds(*rows), 143, None, 7)

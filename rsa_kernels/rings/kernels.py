@@ -198,7 +198,7 @@ class Room:
         buckets = 16
         while buckets < 2 * self.nodes:
             buckets *= 2
-        integers = 5 * self.nodes + 1 + buckets + self.ends + 2 * (max_size + 3) + 4 * (max_size + 1)
+        integers = 4 * self.nodes + 1 + buckets + self.ends + 2 * (max_size + 3) + 4 * (max_size + 1)
         return (8 * self.words + 16 * self.nodes + 4 * integers + 31) // 16 * 16
 
     def grown(self, lack: int) -> Room:

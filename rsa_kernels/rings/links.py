@@ -84,8 +84,10 @@ def build(edge_index: Tensor, unit_shifts: Tensor, n_atoms: int, nodes: Tensor |
     _checks.tensor("unit_shifts", unit_shifts, dtypes=(torch.int32, torch.int64), device=edge_index.device)
     _checks.shape("unit_shifts", unit_shifts, edge_index.shape[1], 3)
     n_atoms = whole("n_atoms", n_atoms, 0, (1 << 31) - 1)
-    if unit_shifts.numel() and not bool((unit_shifts.abs() <= LARGEST_SHIFT).all()):
-        raise ValueError(f"`unit_shifts` must lie within ±{LARGEST_SHIFT} cells, got {int(unit_shifts.abs().max())}")
+    low, high = map(int, unit_shifts.aminmax()) if unit_shifts.numel() else (0, 0)
+    if low < -LARGEST_SHIFT or high > LARGEST_SHIFT:
+        farthest = low if -low > high else high
+        raise ValueError(f"`unit_shifts` must lie within ±{LARGEST_SHIFT} cells, got {farthest}")
     is_node = _is_node(nodes, n_atoms, edge_index.device)
     found, rows, ends, back, bridges = op.links(edge_index, unit_shifts.to(torch.int32), is_node)
     degrees = rows.diff()
