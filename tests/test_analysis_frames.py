@@ -39,7 +39,7 @@ def test_streamed_analysis_equals_that_of_frames_in_memory(tmp_path, monkeypatch
     held = list(read_frames(tmp_path / "run.xyz"))
     monkeypatch.setattr(frames, "HELD_ATOMS", 200)
     streamed = read_frames(tmp_path / "run.xyz")
-    assert len(streamed) == len(held) == 3
+    assert len(streamed) == len(held) == 3 and not streamed.held
     most = 0
     for number, atoms in enumerate(streamed):
         np.testing.assert_array_equal(atoms.positions, held[number].positions)

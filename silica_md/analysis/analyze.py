@@ -141,11 +141,12 @@ def expected_seconds(frames: Sequence[Atoms], q_max: float, r_max: float | None)
     reach = r_max or neighbors.perpendicular_widths(np.array(frames[0].cell)).min() / 2
     pairs = min(n_atoms**2 / volume * 4 / 3 * np.pi * reach**3, MAX_PAIRS)
     vectors = min(volume * q_max**3 / (12 * np.pi**2), 150e6)
+    reading = 0.0 if getattr(frames, "held", True) else 2.5e-6 * n_atoms
     one_frame = {
-        "reading": 2.5e-6 * n_atoms,
-        "g(r)": 3e-9 * pairs,
-        "bonds and rings": 1e-4 * n_atoms,
-        "S(Q)": 3e-7 * vectors + 1e-5 * n_atoms,
+        "reading": reading + 1e-7 * n_atoms,
+        "g(r)": reading + 2.5e-9 * pairs,
+        "bonds and rings": reading + 1.5e-5 * n_atoms,
+        "S(Q)": reading + 3e-7 * vectors + 1e-5 * n_atoms,
     }
     return {name: seconds * len(frames) for name, seconds in one_frame.items()}
 

@@ -46,9 +46,14 @@ class Frames(Sequence):
         self._first: np.ndarray | None = None
         n_atoms = len(self[0])
         self._capacity = max(1, HELD_ATOMS // max(n_atoms, 1))
-        if len(numbers) <= self._capacity:
+        if self.held:
             for number in range(len(numbers)):
                 self[number]
+
+    @property
+    def held(self) -> bool:
+        """Whether going through them reads nothing."""
+        return len(self) <= self._capacity
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -58,7 +63,7 @@ class Frames(Sequence):
             return Frames(self._file, self._numbers[index], self._elements)
         number = range(len(self))[index]
         if number not in self._held:
-            if len(self) > self._capacity:
+            if not self.held:
                 self._held.clear()
             atoms = self._file.read(self._numbers[number])
             _name_elements(atoms, self._elements, self._file.path)
