@@ -11,7 +11,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, neighbors
+from . import attention, lammps, md_step, neighbors, observers, rings
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -140,6 +140,14 @@ CASES = {
             unavailable={name: neighbors.unavailable(name) for name in ("vesin", "matscipy", "nvalchemi")},
         ),
         Case(
+            name="observers",
+            what="samples of the structure during a run: S(Q), rings, bonds, and their share of a default run",
+            tests=("tests/test_structure_log.py",),
+            sizes=(3000,),
+            rivals=(),
+            prepare=observers.prepare,
+        ),
+        Case(
             name="pair",
             what="one pass over a tabulated pair potential: energy, forces, virial",
             tests=(
@@ -159,6 +167,14 @@ CASES = {
             sizes=(3000, 24000),
             rivals=("torch",),
             prepare=random_normal,
+        ),
+        Case(
+            name="rings",
+            what="ring statistics of a tiled glass: King, Guttman, primitive",
+            tests=("tests/test_rings.py", "tests/test_rings_op.py", "tests/test_rings_data.py"),
+            sizes=(3000, 24000, 192000, 1029000),
+            rivals=("matscipy", "sovapy"),
+            prepare=rings.prepare,
         ),
     )
 }
