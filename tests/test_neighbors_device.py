@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from device_lists import ORDERS, build_fuzzed, compact_list, device_list, host_order
+from device_lists import ORDERS, ReadByKernels, build_fuzzed, compact_list, device_list, host_order
 from native_settings import threads
 from neighbor_cases import (
     FULL_PBC,
@@ -53,7 +53,7 @@ def of_case(build, case, **options):
 @pytest.mark.parametrize("order", ORDERS)
 def test_random_cases(order):
     with host_order(order):
-        assert sum(check(build_fuzzed, fuzzed_case(seed)) for seed in range(50)) > 25_000
+        assert sum(check(build_fuzzed, fuzzed_case(2_000_000 + 50 * order + n)) for n in range(50)) > 25_000
 
 
 LOG_HEAD = (
@@ -113,6 +113,7 @@ def test_pairs_exactly_at_the_cutoff_are_left_out(build, cutoff, periodic):
     edges, shifts = reference.neighbor_pairs(grid, cell, pbc, cutoff)
     wanted = torch.cat([edges.T, shifts], dim=1).numpy()
     assert_same_pairs(triplets(build(grid + 0.25, cell, pbc, cutoff)), wanted)
+    assert_same_pairs(triplets(ReadByKernels(build(grid + 0.25, cell, pbc, cutoff + 1.0)).within(cutoff)), wanted)
 
 
 @BUILDERS
