@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, neighbors
+from . import attention, lammps, md_step, neighbors, observers, rings, structure
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -140,6 +141,14 @@ CASES = {
             unavailable={name: neighbors.unavailable(name) for name in ("vesin", "matscipy", "nvalchemi")},
         ),
         Case(
+            name="observers",
+            what="samples of the structure during a run: S(Q), rings, bonds, and their share of a default run",
+            tests=("tests/test_structure_log.py",),
+            sizes=(3000,),
+            rivals=(),
+            prepare=observers.prepare,
+        ),
+        Case(
             name="pair",
             what="one pass over a tabulated pair potential: energy, forces, virial",
             tests=(
@@ -159,6 +168,28 @@ CASES = {
             sizes=(3000, 24000),
             rivals=("torch",),
             prepare=random_normal,
+        ),
+        Case(
+            name="rings",
+            what="ring statistics of a tiled glass: King, Guttman, primitive",
+            tests=("tests/test_rings.py", "tests/test_rings_op.py", "tests/test_rings_data.py"),
+            sizes=(3000, 24000, 192000, 1029000),
+            rivals=("matscipy", "sovapy"),
+            prepare=rings.prepare,
+        ),
+        Case(
+            name="structure-factor",
+            what="partial S(Q) of a glass: beside others at as many k-vectors, and to 10 and 25 1/Å",
+            tests=(
+                "tests/test_structure.py",
+                "tests/test_structure_derivatives.py",
+                "tests/test_structure_pairs.py",
+                "tests/test_structure_rivals.py",
+            ),
+            sizes=(3000, 24000, 192000, 1029000),
+            rivals=("dynasor", "freud"),
+            prepare=structure.prepare,
+            unavailable={name: functools.partial(structure.unavailable, name) for name in structure.PACKAGES},
         ),
     )
 }

@@ -14,6 +14,7 @@ import torch
 
 import rsa_kernels as rk
 
+from . import device_list
 from .attention import _status
 from .harness import Workload, timed
 from .start import glass
@@ -37,6 +38,8 @@ def prepare(size: int, rivals: Sequence[str], device: str, start: str | None) ->
     if size <= 200_000:
         workloads.append(_rows("rows, 11 Å", *arguments))
         workloads.append(_within("rows, 5 Å out of 11 Å", *arguments))
+    if device != "cpu":
+        workloads.extend(device_list.workloads(positions, cell, device))
     return workloads
 
 

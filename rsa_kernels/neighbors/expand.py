@@ -7,9 +7,11 @@ import ctypes
 import torch
 from torch import Tensor
 
+from .. import _cuda
 from .._library import Kernel, define_op
 from .._native import bind, load_error
 from ..errors import CapacityError
+from . import device_rows
 
 _counts = bind("rk_neighbors_counts", "ppppiiip")
 _edges = bind("rk_neighbors_edges", "ppppiiiippp")
@@ -58,19 +60,13 @@ def _edges_cpu(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, ha
 
 
 def edges_torch(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, half: bool):
-    """Evaluate `neighbor_edges` in plain torch: the definition, and the form used on GPUs."""
+    """Evaluate `neighbor_edges` in plain torch: the definition."""
     n_atoms = rows.numel() - 1
     centres = torch.repeat_interleave(torch.arange(n_atoms, device=rows.device), rows.diff())
     entries = columns.to(torch.int64)
     i, j = owners[centres].to(torch.int64), owners[entries].to(torch.int64)
     unit_shifts = shifts[entries] - shifts[centres]
-    # Within a row S differs from the entry's own lattice vector by a constant: entries in the order of (atom, vector)
-    # are pairs in the order of (j, S).
-    order = torch.arange(owners.numel(), device=rows.device)
-    for key in (shifts[:, 2], shifts[:, 1], shifts[:, 0], owners):
-        order = order[torch.argsort(key[order], stable=True)]
-    rank = torch.empty_like(order)
-    rank[order] = torch.arange(owners.numel(), device=rows.device)
+    rank = device_rows.ranks(owners, shifts).to(torch.int64)
     place = torch.argsort(i * owners.numel() + rank[entries])
     i, j, unit_shifts = i[place], j[place], unit_shifts[place]
     if half:
@@ -80,6 +76,11 @@ def edges_torch(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, h
         i, j, unit_shifts = i[kept], j[kept], unit_shifts[kept]
     row_ptr = _offsets(torch.zeros(n_atoms, dtype=torch.int64, device=i.device).index_add_(0, i, torch.ones_like(i)))
     return torch.stack([i, j]), unit_shifts.contiguous(), row_ptr
+
+
+def edges_cuda(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, half: bool):
+    """Evaluate `neighbor_edges` by kernels."""
+    return device_rows.edges(*(x.contiguous() for x in (rows, columns, owners, shifts)), half)
 
 
 def _edges_fake(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, half: bool):
@@ -96,7 +97,7 @@ neighbor_edges = define_op(
     " -> (Tensor edge_index, Tensor unit_shifts, Tensor row_ptr)",
     kernels={
         "cpu": Kernel(_edges_cpu, "C++, threads", load_error),
-        "cuda": Kernel(edges_torch, "torch"),
+        "cuda": Kernel(edges_cuda, "CUDA C++", _cuda.missing),
     },
     fake=_edges_fake,
 )
@@ -135,8 +136,17 @@ def _matrix_cpu(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, h
 
 
 def matrix_torch(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, half: bool, width: int, fill: int):
-    """Evaluate `neighbor_matrix` in plain torch: the definition, and the form used on GPUs."""
-    (i, j), pair_shifts, row_ptr = edges_torch(rows, columns, owners, shifts, half)
+    """Evaluate `neighbor_matrix` in plain torch: the definition."""
+    return _matrix_of(edges_torch(rows, columns, owners, shifts, half), width, fill)
+
+
+def matrix_cuda(rows: Tensor, columns: Tensor, owners: Tensor, shifts: Tensor, half: bool, width: int, fill: int):
+    """Evaluate `neighbor_matrix` by kernels and torch."""
+    return _matrix_of(edges_cuda(rows, columns, owners, shifts, half), width, fill)
+
+
+def _matrix_of(edges: tuple[Tensor, Tensor, Tensor], width: int, fill: int) -> tuple[Tensor, Tensor, Tensor]:
+    (i, j), pair_shifts, row_ptr = edges
     counts = row_ptr.diff()
     width = _checked_width(counts, width)
     neighbors = torch.full((counts.numel(), width), fill, dtype=torch.int64, device=i.device)
@@ -161,7 +171,7 @@ neighbor_matrix = define_op(
     " -> (Tensor neighbors, Tensor unit_shifts, Tensor counts)",
     kernels={
         "cpu": Kernel(_matrix_cpu, "C++, threads", load_error),
-        "cuda": Kernel(matrix_torch, "torch"),
+        "cuda": Kernel(matrix_cuda, "CUDA C++ and torch", _cuda.missing),
     },
     fake=_matrix_fake,
 )
@@ -216,7 +226,7 @@ def shorten_torch(
     shifts: Tensor,
     cutoff: float,
 ):
-    """Evaluate `neighbor_shorten` in plain torch: the definition, and the form used on GPUs."""
+    """Evaluate `neighbor_shorten` in plain torch: the definition."""
     n_atoms = rows.numel() - 1
     atoms, entries = owners.to(torch.int64), columns.to(torch.int64)
     system = torch.bucketize(atoms, batch_ptr[1:], right=True)
@@ -225,6 +235,12 @@ def shorten_torch(
     kept = (places[entries] - places[centres]).square().sum(-1) < cutoff * cutoff
     counts = torch.zeros(n_atoms, dtype=torch.int64, device=rows.device).index_add_(0, centres, kept.to(torch.int64))
     return _offsets(counts), columns[kept]
+
+
+def shorten_cuda(positions, cells, batch_ptr, rows, columns, owners, shifts, cutoff: float):
+    """Evaluate `neighbor_shorten` by kernels."""
+    compact = (x.contiguous() for x in (rows, columns, owners, shifts))
+    return device_rows.within(*compact, positions, cells, batch_ptr, cutoff)
 
 
 def _shorten_fake(
@@ -246,7 +262,7 @@ neighbor_shorten = define_op(
     " Tensor shifts, float cutoff) -> (Tensor rows, Tensor columns)",
     kernels={
         "cpu": Kernel(_shorten_cpu, "C++, threads and SIMD", load_error),
-        "cuda": Kernel(shorten_torch, "torch"),
+        "cuda": Kernel(shorten_cuda, "CUDA C++", _cuda.missing),
     },
     fake=_shorten_fake,
 )

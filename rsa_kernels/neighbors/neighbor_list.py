@@ -148,6 +148,29 @@ class NeighborList:
         self._edges: tuple[Tensor, Tensor, Tensor] | None = None
         self._padded: Tensor | None = None
 
+    @classmethod
+    def of_rows(
+        cls,
+        compact: tuple[Tensor, Tensor, Tensor, Tensor],
+        reference_positions: Tensor,
+        reference_cells: Tensor,
+        pbc: Tensor,
+        cutoff: float,
+        batch_ptr: Tensor,
+        half: bool,
+        skin: float,
+    ) -> NeighborList:
+        """Wrap rows that have been found already: rows, columns, owners and image shifts, and what they are of."""
+        made = cls.__new__(cls)
+        made.pbc, made.cutoff, made.batch_ptr, made.half, made.skin = pbc, cutoff, batch_ptr, half, skin
+        made.n_rebuilds, made._late = 0, None
+        made.reference_positions = reference_positions
+        made.reference_cell = made._reference_cells = reference_cells
+        made._complete = False  # vectors may be missing later, even if they have been filled in here
+        made.rows, made.columns, made.owners, made.image_shifts = compact
+        made._edges = made._padded = None
+        return made
+
     def _cells_now(self, cell: Tensor) -> Tensor:
         """Cells to compare with the reference, without the checks of `_completed` where nothing is missing."""
         if self._complete:
@@ -268,22 +291,20 @@ class NeighborList:
                 f" {cutoff} Å; call `update` first"
             )
         positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
-        inner = object.__new__(NeighborList)
-        inner.__dict__.update(self.__dict__)
-        inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
-        inner._padded = inner._late = None
-        inner.reference_positions, inner.reference_cell = positions.clone(), cell.clone()
-        inner._reference_cells = self._completed(cell)
-        inner.rows, inner.columns = neighbor_shorten(
-            inner.reference_positions,
-            inner._reference_cells,
+        positions, completed = positions.clone(), self._completed(cell)
+        compact = self.rows, self.columns, self.owners, self.image_shifts
+        rows, columns = neighbor_shorten(positions, completed, self.batch_ptr, *compact, float(cutoff))
+        inner = NeighborList.of_rows(
+            (rows, columns, self.owners, self.image_shifts),
+            positions,
+            completed,
+            self.pbc,
+            float(cutoff),
             self.batch_ptr,
-            self.rows,
-            self.columns,
-            self.owners,
-            self.image_shifts,
-            inner.cutoff,
+            self.half,
+            skin=0.0,
         )
+        inner.reference_cell, inner._complete = cell.clone(), self._complete
         return inner
 
     def used_skin(self, positions: Tensor, cell: Tensor) -> float:
