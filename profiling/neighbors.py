@@ -169,10 +169,11 @@ def _fastest_vesin(positions, cell, half: bool) -> tuple[Callable, str]:
     """All threads or one; copies of what it found, or views that the next call overwrites."""
     settings = [{"n_threads": n, "copy": copy} for n in (torch.get_num_threads(), 1) for copy in (True, False)]
     functions = [_vesin(positions, cell, half, **options) for options in settings]
+    measure = timed if len(positions) < 100_000 else _once
     best = [float("inf")] * len(settings)
-    for _ in range(3):
+    for _ in range(4):
         for index, function in enumerate(functions):
-            best[index] = min(best[index], _once(function, positions.device.type)())
+            best[index] = min(best[index], measure(function, positions.device.type)())
     fastest = best.index(min(best))
     described = ", ".join(f"{name}={value}" for name, value in settings[fastest].items())
     return functions[fastest], f"vesin is fastest with {described}"

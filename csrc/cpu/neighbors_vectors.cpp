@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common.hpp"
+#include "neighbors_scratch.hpp"
 
 namespace rk {
 namespace {
@@ -112,6 +113,7 @@ RK_EXPORT int64_t rk_neighbors_vectors(const int64_t* j, const int32_t* shifts, 
                                        int64_t n_systems, int64_t threads, int64_t bits, const void* positions, const void* cells,
                                        void* out) {
     const rk::Pairs pairs{j, row_ptr, batch_ptr, shifts, batch_ptr[n_systems], n_systems, static_cast<int>(threads)};
+    rk::advise_huge_pages(out, 3 * row_ptr[pairs.n_atoms] * (bits / 8));
     try {
         const auto blocks = rk::blocks_of(pairs);
         if (bits == 64)
