@@ -121,7 +121,14 @@ RK_RINGS bool shortest_rings(const Net& net, Scratch& s, int32_t root, Sink& sin
                 ShortestRule rule = {net, s, sink, n, i, j, 0};
                 for (int32_t v = 1; v < s.extent[n - 1 - h]; ++v)
                     if (reaches(s, h - 1, v, a) && reaches(s, n - 1 - h, v, b)) walk(net, s, n, h, v, rule);
-                if (sink.multiplicity) sink.multiplicity[net.angle_rows[root] + angle] = rule.paths;
+                if (!sink.multiplicity) continue;
+                if (sink.criterion == KING) {
+                    sink.multiplicity[net.angle_rows[root] + angle] = rule.paths;
+                } else {
+                    // A path through a link uses one of the angles at this end of it.
+                    if (sink.at_end[row + i] == n) sink.multiplicity[row + i] += rule.paths;
+                    if (sink.at_end[row + j] == n) sink.multiplicity[row + j] += rule.paths;
+                }
             }
         if (pass == 0) {
             if (steps == step_of_none) return true;
