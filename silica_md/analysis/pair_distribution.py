@@ -1,17 +1,22 @@
-"""Partial pair distribution functions g_ab(r)."""
+"""Partial pair distribution functions averaged over frames; the counts are those of `rsa_kernels.pair_distribution`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from ase import Atoms
+from ase.data import atomic_numbers
+
+import rsa_kernels as rk
 
 from . import neighbors
 from .composition import Composition, label
 
-# A half list of this many pairs takes about 2 GB; longer ranges stop there and say so.
-MAX_PAIRS = 20_000_000
+MAX_PAIRS = 1e9
+"""Ordered pairs of a frame, a few seconds' work; longer ranges stop there and say so."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,55 @@ class PairDistribution:
     reason: str
 
 
-def pair_distribution(frames: list[Atoms], r_max: float | None = None, dr: float = 0.02) -> PairDistribution:
+class PairMean:
+    """Mean of g(r) over frames, one after the other.
+
+    Parameters
+    ----------
+    composition : Composition
+    cells : sequence of ndarray (3, 3)
+        Of all frames that will come, Å: they decide the range.
+    r_max : float, optional
+        Range, Å. By default half the shortest perpendicular width of the cells.
+    dr : float
+        Bin width, Å.
+    """
+
+    def __init__(self, composition: Composition, cells: Sequence[np.ndarray], r_max: float | None, dr: float):
+        self._composition, self._dr = composition, dr
+        half_width = min(neighbors.perpendicular_widths(cell).min() for cell in cells) / 2
+        self._reason = "half the shortest perpendicular width of the cell" if r_max is None else "as asked for"
+        r_max = half_width if r_max is None else r_max
+        densest = composition.n_atoms / min(abs(np.linalg.det(cell)) for cell in cells)
+        affordable = (MAX_PAIRS / (composition.n_atoms * densest * 4 / 3 * np.pi)) ** (1 / 3)
+        if affordable < r_max:
+            r_max = affordable
+            self._reason = f"{MAX_PAIRS / 1e6:.0f} million pairs a frame are the limit"
+        self._n_bins = max(int(r_max / dr), 1)
+        self._sums = {pair: np.zeros(self._n_bins) for pair in composition.pairs}
+        self._frames = 0
+
+    def add(self, atoms: Atoms) -> None:
+        """Take one more frame in."""
+        found = rk.pair_distribution(
+            torch.from_numpy(atoms.get_positions()),
+            torch.from_numpy(np.array(atoms.cell)),
+            torch.from_numpy(atoms.numbers.astype(np.int64)),
+            (self._n_bins + 0.5) * self._dr,  # so that rounding takes no bin away
+            self._dr,
+        )
+        for a, b in self._sums:
+            self._sums[a, b] += found[atomic_numbers[a], atomic_numbers[b]].numpy()
+        self._frames += 1
+
+    def result(self) -> PairDistribution:
+        """The mean."""
+        edges = np.arange(self._n_bins + 1) * self._dr
+        partials = {label(a, b): total / self._frames for (a, b), total in self._sums.items()}
+        return PairDistribution((edges[:-1] + edges[1:]) / 2, partials, float(edges[-1]), self._reason)
+
+
+def pair_distribution(frames: Sequence[Atoms], r_max: float | None = None, dr: float = 0.02) -> PairDistribution:
     """Partial pair distribution functions from all pairs, periodic images included.
 
     ::
@@ -48,7 +101,7 @@ def pair_distribution(frames: list[Atoms], r_max: float | None = None, dr: float
 
     Parameters
     ----------
-    frames : list of ase.Atoms
+    frames : sequence of ase.Atoms
         Periodic frames of one composition; their cells may differ.
     r_max : float, optional
         Range, Å. By default half the shortest perpendicular width of the cells.
@@ -57,35 +110,10 @@ def pair_distribution(frames: list[Atoms], r_max: float | None = None, dr: float
 
     Notes
     -----
-    Cost and memory grow like N r_max³. A range of more than 20 million pairs is cut there and `reason`
+    Cost grows like N r_max³; no pair is kept. A range of more than a thousand million pairs is cut there and `reason`
     says so.
     """
-    composition = Composition.of(frames[0])
-    half_width = min(neighbors.perpendicular_widths(atoms).min() for atoms in frames) / 2
-    reason = "half the shortest perpendicular width of the cell" if r_max is None else "as asked for"
-    r_max = half_width if r_max is None else r_max
-    densest = max(len(atoms) / atoms.get_volume() for atoms in frames)
-    affordable = (MAX_PAIRS / (len(frames[0]) * densest * 2 / 3 * np.pi)) ** (1 / 3)
-    if affordable < r_max:
-        r_max = affordable
-        reason = f"{MAX_PAIRS / 1e6:.0f} million pairs; longer ranges would not fit the memory set aside"
-    n_bins = max(int(r_max / dr), 1)
-
-    n_species = len(composition.species)
-    codes = composition.codes
-    counts = np.zeros((n_species, n_species, n_bins))
+    mean = PairMean(Composition.of(frames[0]), [np.array(atoms.cell) for atoms in frames], r_max, dr)
     for atoms in frames:
-        pairs = neighbors.pairs_within(atoms, n_bins * dr, half=True)
-        channel = (codes[pairs.i] * n_species + codes[pairs.j]) * n_bins
-        bins = np.minimum((pairs.distances / dr).astype(np.int64), n_bins - 1)
-        histogram = np.bincount(channel + bins, minlength=counts.size).reshape(counts.shape)
-        counts += (histogram + histogram.transpose(1, 0, 2)) * atoms.get_volume()
-
-    edges = np.arange(n_bins + 1) * dr
-    shells = 4 / 3 * np.pi * np.diff(edges**3)
-    sizes = composition.counts
-    partials = {}
-    for first, second in composition.pairs:
-        per_pair = counts[composition.species.index(first), composition.species.index(second)]
-        partials[label(first, second)] = per_pair / (len(frames) * sizes[first] * sizes[second] * shells)
-    return PairDistribution((edges[:-1] + edges[1:]) / 2, partials, float(edges[-1]), reason)
+        mean.add(atoms)
+    return mean.result()

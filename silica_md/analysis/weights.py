@@ -1,25 +1,20 @@
-"""Neutron and X-ray weighting of partial structure factors (Faber–Ziman)."""
+"""Neutron and X-ray weighting of partial structure factors, by symbol; amplitudes and weights are rsa_kernels'."""
 
 from __future__ import annotations
 
 import numpy as np
-import periodictable
-from periodictable.cromermann import fxrayatq
+import torch
+
+from rsa_kernels.structure import weights as kernels
 
 from .composition import Composition, label
 
-
-def scattering_length(symbol: str) -> float:
-    """Coherent neutron scattering length of the natural element, fm (periodictable)."""
-    length = getattr(periodictable, symbol).neutron.b_c
-    if length is None:
-        raise ValueError(f"periodictable holds no neutron scattering length of {symbol}")
-    return float(length)
+scattering_length = kernels.scattering_length
 
 
 def form_factor(symbol: str, q: np.ndarray) -> np.ndarray:
-    """X-ray form factor f(Q) of the neutral atom, electrons (Waasmaier and Kirfel 1995, periodictable)."""
-    return np.asarray(fxrayatq(symbol, q), dtype=float)
+    """X-ray form factor f(Q) of the neutral atom, electrons; see `rsa_kernels.structure.weights.form_factor`."""
+    return kernels.form_factor(symbol, torch.as_tensor(q, dtype=torch.float64)).numpy()
 
 
 def weighted(
@@ -52,12 +47,9 @@ def weighted(
 
 def pair_weights(composition: Composition, amplitudes: dict[str, float | np.ndarray]) -> dict[str, float | np.ndarray]:
     """Faber–Ziman weight of each unordered pair, both orders of unlike species together; they sum to 1."""
-    fractions = composition.fractions
-    mean = sum(fractions[symbol] * amplitudes[symbol] for symbol in composition.species)
-    return {
-        label(a, b): (1 if a == b else 2) * fractions[a] * fractions[b] * amplitudes[a] * amplitudes[b] / mean**2
-        for a, b in composition.pairs
-    }
+    fractions, species = composition.fractions, composition.species
+    found = kernels.pair_weights([fractions[one] for one in species], [amplitudes[one] for one in species])
+    return {label(a, b): weight for (a, b), weight in zip(composition.pairs, found, strict=True)}
 
 
 def neutron(partials: dict[str, np.ndarray], composition: Composition) -> np.ndarray:
