@@ -51,7 +51,7 @@ RK_RINGS int32_t close_angles(Scratch& s, int32_t degree, int32_t step, int32_t 
 // Size of the shortest closed path per angle of the root, 0 where it has more than max_size members.
 RK_RINGS bool shortest_at(const Net& net, Scratch& s, int32_t root, int32_t max_size, int32_t* sizes) {
     const int32_t degree = net.degree(root);
-    for (int32_t i = 0; i < degree * (degree - 1) / 2; ++i) sizes[i] = 0;
+    for (int64_t i = 0; i < net.angle_rows[root + 1] - net.angle_rows[root]; ++i) sizes[i] = 0;
     if (degree < 2) return true;
     const int32_t steps = (max_size - 1) / 2;
     if (!search_begins(net, s, root, steps)) return false;
