@@ -36,11 +36,13 @@ def bytes_per_mode(n_species: int, order: int, factor: float) -> float:
     return 16.0 * (arrays + 1.1 * factor**3)
 
 
-def largest_box(n_atoms: int, n_species: int, order: int, max_memory: float) -> int:
+def largest_box(
+    n_atoms: int, n_species: int, order: int, max_memory: float, tolerance: float = 1e-7, device: str = "cpu"
+) -> int:
     """Modes of a box that fit into `max_memory` bytes beside the atoms."""
     free = max_memory - BYTES_PER_POINT * n_atoms
     capacity = int(free / bytes_per_mode(n_species, order, LOW))
-    if upsampling(n_atoms, capacity, 1e-7) == HIGH:
+    if upsampling(n_atoms, capacity, tolerance, device) == HIGH:
         capacity = int(free / bytes_per_mode(n_species, order, HIGH))
     return capacity
 
