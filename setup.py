@@ -26,10 +26,19 @@ FLAGS = [
     "-fno-trapping-math",
     "-fvisibility=hidden",
     "-Wall",
+    "-Wno-psabi",  # vectors are passed inside a translation unit only
 ]
 # A file named *_<isa>.cpp is the same source compiled for one instruction set; the choice is made at run time.
+# GCC 12 calls operands inside its own AVX-512 intrinsics uninitialized.
 ISA_FLAGS = {
-    "avx512": ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mfma", "-mprefer-vector-width=512"],
+    "avx512": [
+        "-mavx512f",
+        "-mavx512dq",
+        "-mavx512vl",
+        "-mfma",
+        "-mprefer-vector-width=512",
+        "-Wno-maybe-uninitialized",
+    ],
     "avx2": ["-mavx2", "-mfma"],
 }
 
@@ -41,6 +50,14 @@ def find_compiler():
     raise SystemExit(
         "error: no C++ compiler found. Install one (Debian/Ubuntu: apt install g++) or name it in the variable CXX."
     )
+
+
+def package_cuda_sources(folder):
+    """Copy what GPUs compile at run time into the package; a checkout uses csrc/ itself."""
+    for path in [*(ROOT / "csrc").glob("*.hpp"), *(ROOT / "csrc" / "cuda").glob("*.cu")]:
+        copy = folder / path.relative_to(ROOT / "csrc")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
 
 
 class BuildNative(build_ext):
@@ -63,6 +80,9 @@ class BuildNative(build_ext):
         def compile_one(source):
             isa = source.stem.rsplit("_", 1)[-1]
             target = objects_dir / (source.stem + ".o")
+            newest = max(path.stat().st_mtime for path in (source, Path(__file__), *(ROOT / "csrc").glob("*.hpp")))
+            if target.exists() and target.stat().st_mtime > newest and not self.force:
+                return str(target)
             command = [
                 *compiler,
                 *FLAGS,
@@ -92,6 +112,8 @@ class BuildNative(build_ext):
         if done.returncode != 0:
             raise SystemExit(f"error: linking {target.name} failed:\n{done.stderr}")
         scratch.replace(target)
+        if not self.inplace:
+            package_cuda_sources(target.parent / "_csrc")
 
 
 class PlatformWheel(bdist_wheel):

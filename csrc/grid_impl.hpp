@@ -314,17 +314,20 @@ inline void moments_narrow(const Weights<T, WIDTH, K>& weights, const T* corner,
 // From moments of channels to y and pull; V is a number or a line of channels.
 template <int K, typename V, typename T>
 inline V outputs(const V m[], const T* a, V gradient[3]) {
-    if (!a) {
-        if (K > 0)
-            for (int k = 0; k < 3; ++k) gradient[k] = m[X + k];
+    if constexpr (K == 0) {
         return m[VALUE];
+    } else {
+        if (!a) {
+            for (int k = 0; k < 3; ++k) gradient[k] = m[X + k];
+            return m[VALUE];
+        }
+        if constexpr (K > 1) {
+            gradient[0] = m[XX] * a[0] + m[XY] * a[1] + m[XZ] * a[2];
+            gradient[1] = m[XY] * a[0] + m[YY] * a[1] + m[YZ] * a[2];
+            gradient[2] = m[XZ] * a[0] + m[YZ] * a[1] + m[ZZ] * a[2];
+        }
+        return m[X] * a[0] + m[Y] * a[1] + m[Z] * a[2];
     }
-    if (K > 1) {
-        gradient[0] = m[XX] * a[0] + m[XY] * a[1] + m[XZ] * a[2];
-        gradient[1] = m[XY] * a[0] + m[YY] * a[1] + m[YZ] * a[2];
-        gradient[2] = m[XZ] * a[0] + m[YZ] * a[1] + m[ZZ] * a[2];
-    }
-    return m[X] * a[0] + m[Y] * a[1] + m[Z] * a[2];
 }
 
 // Reads points [z0, z0 + 8) of every row of one plane of a tile from the mesh of channels [c0, c1).
@@ -386,7 +389,7 @@ void interpolate_wide(const GridShape& shape, const GridSites& sites, const Grid
             const int64_t atom = sites.atom[from + i];
             T a[3];
             if (args.direction) read_direction(args.direction, atom, a);
-            Line gradient[3];
+            Line gradient[3] = {};
             const Line y = outputs<K>(m[i], args.direction ? a : nullptr, gradient);
             T* const to = args.y + atom * args.channels + c0;
             if (c1 - c0 == L) store_as(to, y);
@@ -425,7 +428,7 @@ void interpolate_narrow(const GridShape& shape, const GridSites& sites, const Gr
             batch.fill(shape, sites, from, to);
             for (int64_t i = from; i < to; ++i) {
                 const int64_t atom = sites.atom[i];
-                T a[3], m[moments(K)], gradient[3];
+                T a[3], m[moments(K)], gradient[3] = {};
                 if (args.direction) read_direction(args.direction, atom, a);
                 moments_narrow<T, WIDTH, K>(batch.weights[i - from], source + sites.first[3 * i + 2] - brick.z0, p,
                                             plane + sites.first[3 * i] - brick.x0, row + sites.first[3 * i + 1] - brick.y0, m);

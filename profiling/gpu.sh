@@ -22,7 +22,10 @@ if [ "$what" = tests ] || [ "$what" = all ]; then
   "$python" -m pytest -m gpu -q 2>&1 | tee "$out/tests.txt" || status=1
 fi
 if [ "$what" = bench ] || [ "$what" = all ]; then
-  for case in random-normal neighbor-list pair md-step; do
+  for case in neighbor-list structure-factor rings; do
+    "$python" -m profiling bench "$case" --device cuda 2>&1 | tee "$out/bench-$case.txt" || status=1
+  done
+  for case in random-normal pair md-step; do
     "$python" -m profiling bench "$case" --device cuda --size 3000 --size 24000 --size 192000 2>&1 |
       tee "$out/bench-$case.txt" || status=1
   done
@@ -32,7 +35,7 @@ if [ "$what" = bench ] || [ "$what" = all ]; then
   cp -r profiling/results "$out/results" 2>/dev/null
 fi
 if [ "$what" = profile ] || [ "$what" = all ]; then
-  for case in pair attention attention-growth md-step; do
+  for case in neighbor-list structure-factor rings pair attention attention-growth md-step; do
     if command -v nsys >/dev/null; then
       nsys profile --trace=cuda,nvtx --force-overwrite=true -o "$out/$case" \
         "$python" -m profiling replay "$case" --device cuda --size 24000 --seconds 3 || status=1

@@ -1,12 +1,13 @@
-"""Torch kernels for atomistic models: neighbour lists, pair potentials, counter-based random numbers.
+"""Torch kernels for atomistic models: neighbour lists, pair potentials, reciprocal space, S(Q), rings, random numbers.
 
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, nn, pair, random, reciprocal, structure, units
+from . import cells, errors, neighbors, nn, pair, random, reciprocal, rings, structure, units
 from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
+from .rings import RingStatistics, ring_statistics
 from .structure import PairDistribution, StructureFactor, pair_distribution, structure_factor
 
 __version__ = "0.1.0"
@@ -14,6 +15,7 @@ __all__ = [
     "Modes",
     "NeighborList",
     "PairDistribution",
+    "RingStatistics",
     "StructureFactor",
     "accumulate_modes",
     "cells",
@@ -23,6 +25,7 @@ __all__ = [
     "explain",
     "gather_modes",
     "neighbor_list",
+    "neighbors",
     "nn",
     "pair",
     "pair_distribution",
@@ -30,6 +33,8 @@ __all__ = [
     "reciprocal",
     "reciprocal_attention",
     "reciprocal_modes",
+    "ring_statistics",
+    "rings",
     "structure",
     "structure_factor",
     "units",

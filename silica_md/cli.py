@@ -16,7 +16,7 @@ from rsa_kernels.errors import RsaKernelsError
 from . import config as configuration
 from .errors import ConfigError, SilicaError
 from .folder import RunFolder
-from .observers import format_duration, print_summary
+from .observers import format_duration, print_summary, stages_shown
 from .quench import run
 
 DEFAULT_OUT = "runs/silica"
@@ -34,6 +34,7 @@ _QUENCH_FLAGS = (
     ("--hold", "hold_ps", float, "length of the hold at the end, ps (default %(key)s)"),
     ("--ensemble", "ensemble", str, "npt or nvt after the melt (default npt; nvt with --na2o)"),
     ("--pressure", "pressure_GPa", float, "pressure where the ensemble is npt, GPa (default 0)"),
+    ("--observe", "observe_ps", float, "time between samples of S(Q), rings, angles, ps; 0: none (default %(key)s)"),
     ("--timestep", "timestep_fs", float, "time step, fs (default %(key)s)"),
     ("--seed", "seed", int, "seed of positions, velocities and noise (default 1)"),
     ("--device", "device", str, "auto, cpu or cuda (default auto)"),
@@ -98,10 +99,11 @@ def _make(folder: RunFolder, config: configuration.Config, resume: bool) -> int:
 
 def _judge(folder: RunFolder) -> None:
     # Imported here: `--help` need not wait for the plotting packages.
-    from .analysis import analyze, read_frames
+    from .analysis import Progress, analyze, read_frames
     from .report import write_report, write_summary
 
-    analysis = analyze(read_frames(folder.path))
+    with stages_shown() as show:
+        analysis = analyze(read_frames(folder.path), progress=Progress(show))
     write_report(folder.path, analysis)
     write_summary(folder.path, analysis, folder.read_config().to_dict())
     print_summary(analysis.summary_rows())
@@ -118,7 +120,7 @@ def _show(folder: RunFolder) -> int:
 
 def analyse(options: argparse.Namespace) -> int:
     """Judge a structure, a trajectory or a run."""
-    from .analysis import analyze, read_frames
+    from .analysis import Progress, analyze, read_frames
     from .report import write_report, write_summary
 
     path = Path(options.path)
@@ -127,7 +129,8 @@ def analyse(options: argparse.Namespace) -> int:
     out, mine = _report_folder(path, options)
     if not mine and out.exists() and any(out.iterdir()):
         raise ConfigError(f"{out} is not empty and is not overwritten; choose another --out")
-    analysis = analyze(frames, q_max=options.q_max)
+    with stages_shown() as show:
+        analysis = analyze(frames, q_max=options.q_max, progress=Progress(show))
     report = write_report(out, analysis, structure=frames[-1])
     run = RunFolder(path)
     write_summary(out, analysis, run.read_config().to_dict() if run.config.exists() else None)

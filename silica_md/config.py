@@ -58,6 +58,9 @@ class Config:
         The schedule; empty for the default protocol.
     frame_ps : float
         Time between frames of the trajectory; the end of a segment always gives one.
+    observe_ps : float
+        Time between samples of the structure (S(Q), rings, Qn, coordination, angles, density) in ``structure.h5``;
+        the end of a segment always gives one. 0: none.
     log_every : int
         Steps between rows of the log.
     skin : float
@@ -90,6 +93,7 @@ class Config:
     pressure_GPa: float = 0.0
     segment: tuple[Segment, ...] = ()
     frame_ps: float = 2.0
+    observe_ps: float = 2.0
     log_every: int = 100
     skin: float = 1.0
     checkpoint_seconds: float = 20.0
@@ -109,6 +113,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and not 0.0 < value < float("inf"):
                 refuse(f"`{name}` must be positive and finite, got {value}")
+        if not 0.0 <= self.observe_ps < float("inf"):
+            refuse(f"`observe_ps` must be 0 (no samples) or positive and finite, got {self.observe_ps}")
         if self.log_every < 1:
             refuse(f"`log_every` must be at least 1, got {self.log_every}")
         if self.threads < 0:

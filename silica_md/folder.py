@@ -30,6 +30,7 @@ class RunFolder:
 
     config = property(lambda self: self.path / "config.json")
     thermo = property(lambda self: self.path / "thermo.csv")
+    structure = property(lambda self: self.path / "structure.h5")
     checkpoints = property(lambda self: self.path / "checkpoints")
     final = property(lambda self: self.path / "final.xyz")
     summary = property(lambda self: self.path / "summary.json")

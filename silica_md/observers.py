@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import math
@@ -9,13 +10,13 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
 from silica_md.files import AppendFile
 
-__all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_duration", "print_summary"]
+__all__ = ["THERMO_COLUMNS", "ProgressBar", "ThermoLog", "format_duration", "print_summary", "stages_shown"]
 
 THERMO_COLUMNS = (
     "step",
@@ -107,6 +108,8 @@ class ProgressBar:
         Seconds between lines when `stream` is not a terminal.
     clock : callable
         Time in seconds; for tests.
+    unit : str
+        What is counted, for the lines of a stream that is no terminal; "" leaves the numbers out.
     """
 
     def __init__(
@@ -117,8 +120,9 @@ class ProgressBar:
         start_step: int = 0,
         interval: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
+        unit: str = "step",
     ):
-        self.total_steps = total_steps
+        self.total_steps, self._unit = total_steps, unit
         self.stream = sys.stderr if stream is None else stream
         self._terminal = self.stream.isatty()
         self._unicode = _encodes(self.stream, "━╸─³·")
@@ -147,7 +151,8 @@ class ProgressBar:
         if self._terminal:
             self._redraw(self._fitted(row, _terminal_width(self.stream) - 1))
         else:
-            self._put(f"step {row['step']}/{self.total_steps}  " + "  ".join(self._fields(row)) + "\n")
+            counted = [f"{self._unit} {row['step']}/{self.total_steps}"] if self._unit else []
+            self._put("  ".join(counted + self._fields(row)) + "\n")
 
     def note(self, text: str) -> None:
         """Write a line of its own above the bar."""
@@ -217,6 +222,13 @@ def format_duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+@contextlib.contextmanager
+def stages_shown(stream: TextIO | None = None) -> Iterator[Callable[[str, float], None]]:
+    """Give a function that shows a named stage and the fraction done as a `ProgressBar`, with the time left."""
+    with ProgressBar(1000, stream, unit="") as bar:
+        yield lambda stage, fraction: bar.update({"step": round(1000 * fraction), "segment": stage or None})
 
 
 def print_summary(rows: Iterable[tuple], stream: TextIO | None = None) -> None:

@@ -76,7 +76,7 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
             held.enter_context(folder.created(config))
         if isinstance(field.potential, potentials.EwaldPotential) and not saved:
             say(field.potential.description)
-        recorder = held.enter_context(Recorder(folder, schedule, state))
+        recorder = held.enter_context(Recorder(folder, schedule, state, observed=config.observe_ps > 0.0))
         try:
             if saved:
                 field.load_state_dict(checkpoint.field_of(saved, device), state)
@@ -120,11 +120,14 @@ def follow(
             removed = 0.0
             recorder.row(state, stage, integrator, field.evaluate(state, energy=True, virial=True))
             recorder.frame(state, stage)
+            if config.observe_ps:
+                recorder.sample(state, stage, integrator)
         if state.step == stage.first_step:
             recorder.enter(state, integrator, removed)
         else:
             integrator.load_state_dict(memory)
-        frame_every = max(1, round(1000.0 * (stage.segment.frame_ps or config.frame_ps) / config.timestep_fs))
+        frame_every = steps_in(stage.segment.frame_ps or config.frame_ps, config)
+        sample_every = steps_in(config.observe_ps, config)
 
         while state.step < stage.last_step:
             step = state.step + 1
@@ -135,12 +138,19 @@ def follow(
                 recorder.row(state, stage, integrator, evaluation)
             if (step - stage.first_step) % frame_every == 0 or step == stage.last_step:
                 recorder.frame(state, stage)
+            if config.observe_ps and ((step - stage.first_step) % sample_every == 0 or step == stage.last_step):
+                recorder.sample(state, stage, integrator)
             if stop.requested or step == schedule.steps or (logged and time.monotonic() > next_checkpoint):
                 recorder.checkpoint(state, field, integrator)
                 next_checkpoint = time.monotonic() + config.checkpoint_seconds
             if stop.requested and step < schedule.steps:
                 return False
     return True
+
+
+def steps_in(ps: float, config: Config) -> int:
+    """Steps that come closest to a time in ps, at least one."""
+    return max(1, round(1000.0 * ps / config.timestep_fs))
 
 
 def first_state(config: Config, schedule: Schedule, device: torch.device) -> State:

@@ -1,4 +1,4 @@
-"""What a run writes down as it goes: rows of the log, frames, checkpoints; and the watch over all of it."""
+"""What a run writes down as it goes: rows of the log, frames, samples, checkpoints; and the watch over all of it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from .observers import ProgressBar, ThermoLog
 from .potentials import Evaluation
 from .schedule import Schedule, Stage
 from .state import State
+from .structure_log import StructureLog
+from .structure_sample import StructureSampler
 from .trajectory import TrajectoryWriter
 from .watch import Watch
 
 
 class Recorder:
-    """Log, trajectories, checkpoints and progress bar of a run, and the watch over them.
+    """Log, trajectories, samples of the structure, checkpoints and progress bar of a run, and the watch over them.
 
     Parameters
     ----------
@@ -30,12 +32,16 @@ class Recorder:
         For the length of the run.
     state : State
         Where the run is taken up.
+    observed : bool
+        Whether there are samples of the structure.
     """
 
-    def __init__(self, folder: RunFolder, schedule: Schedule, state: State):
+    def __init__(self, folder: RunFolder, schedule: Schedule, state: State, observed: bool = True):
         self._folder = folder
         self._thermo = ThermoLog(folder.thermo)
         self._trajectories = [TrajectoryWriter(path) for path in folder.trajectories]
+        self._sampler = StructureSampler(state.atomic_numbers) if observed else None
+        self._structure = _structure_log(folder, self._sampler) if observed else None
         self._progress = ProgressBar(schedule.steps, start_step=state.step)
         self.watch = Watch()
         # eV at the last row: kinetic and potential energy; the conserved quantity; what makes it continuous.
@@ -47,6 +53,8 @@ class Recorder:
         self._thermo.truncate_to(0)
         for trajectory in self._trajectories:
             trajectory.truncate({"bytes": 0, "frames": 0})
+        if self._structure:
+            self._structure.truncate_to(0)
 
     def enter(self, state: State, integrator: Integrator, removed: float = 0.0) -> None:
         """Begin a segment: its baths are empty, the conserved quantity goes on from where it was.
@@ -94,6 +102,18 @@ class Recorder:
         for trajectory in self._trajectories:
             trajectory.write(state, stage.segment.name)
 
+    def sample(self, state: State, stage: Stage, integrator: Integrator) -> None:
+        """Measure the structure and add it to the samples."""
+        target = stage.temperature(state.step)
+        when = {
+            "step": state.step,
+            "time": state.time / 1000.0,
+            "segment": stage.segment.name.encode(),
+            "target": float("nan") if target is None else target,
+            "temperature": float(state.temperature(integrator.degrees_of_freedom(state))),
+        }
+        self._structure.write(when | self._sampler.take(state))
+
     @annotated("checkpoint")
     def checkpoint(self, state: State, field: ForceField, integrator: Integrator) -> None:
         """Write a checkpoint, once the state has been found sound.
@@ -116,6 +136,7 @@ class Recorder:
         return {
             "thermo": self._thermo.position(),
             "trajectories": [trajectory.position() for trajectory in self._trajectories],
+            "structure": self._structure.position() if self._structure else 0,
             "energies": [self._mechanical, self._conserved, self._offset],
             "watch": self.watch.reference,
         }
@@ -125,6 +146,8 @@ class Recorder:
         self._thermo.truncate_to(saved["thermo"])
         for trajectory, position in zip(self._trajectories, saved["trajectories"], strict=True):
             trajectory.truncate(position)
+        if self._structure:
+            self._structure.truncate_to(saved.get("structure", 0))  # runs of version 0.1 took no samples
         self._mechanical, self._conserved, self._offset = saved["energies"]
         self.watch.reference = saved["watch"]
 
@@ -142,3 +165,15 @@ class Recorder:
         now, before = (time.perf_counter(), state.time), self._clock
         self._clock = now
         return None if now[1] == before[1] else (now[1] - before[1]) * 1e-6 / (now[0] - before[0]) * 86400.0
+
+
+def _structure_log(folder: RunFolder, sampler: StructureSampler) -> StructureLog:
+    composition = sampler.composition
+    attributes = {
+        "n_atoms": composition.n_atoms,
+        "species": list(composition.species),
+        "atoms_of_species": list(composition.counts.values()),
+        "bonds": list(sampler.cutoffs),
+        "bond_cutoffs_angstrom": list(sampler.cutoffs.values()),
+    }
+    return StructureLog(folder.structure, sampler.columns, sampler.axes, attributes)

@@ -20,7 +20,7 @@ from silica_md import checkpoint, config
 from silica_md.folder import RunFolder
 from silica_md.quench import run
 
-# All integrators, ramps, both trajectories; checkpoints as often as the clock allows.
+# All integrators, ramps, both trajectories, samples of the structure; checkpoints as often as the clock allows.
 CONFIG = config.from_dict(
     {
         "atoms": 96,
@@ -29,6 +29,7 @@ CONFIG = config.from_dict(
         "device": "cpu",
         "log_every": 10,
         "frame_ps": 0.05,
+        "observe_ps": 0.04,
         "checkpoint_seconds": 0.03,
         "segment": [
             {"name": "melt", "temperature_K": 4000.0, "duration_ps": 0.3, "relaxation_fs": 50.0},
@@ -65,7 +66,8 @@ def outcome(path):
     """Everything a finished run leaves, without the pace of this machine."""
     saved = checkpoint.load(checkpoint.newest(path / "checkpoints"))
     rows = [line.rsplit(",", 1)[0] for line in (path / "thermo.csv").read_text().splitlines()]
-    files = {name: (path / name).read_bytes() for name in ("trajectory.xyz", "trajectory.nc", "final.xyz")}
+    names = ("trajectory.xyz", "trajectory.nc", "structure.h5", "final.xyz")
+    files = {name: (path / name).read_bytes() for name in names}
     header = {key: saved.header[key] for key in ("step", "time", "integrator")}
     return {"arrays": saved.arrays, "rows": rows, "files": files, "header": header}
 

@@ -55,6 +55,7 @@ def test_one_command_makes_and_judges_a_glass(short, capsys):
         "thermo.csv",
         "trajectory.xyz",
         "trajectory.nc",
+        "structure.h5",
         "final.xyz",
         "summary.json",
         "log.txt",

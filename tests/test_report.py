@@ -15,10 +15,14 @@ from PIL import Image
 from silica_md import report
 from silica_md.analysis import analyze
 from silica_md.observers import ThermoLog
-from silica_md.report import run_figures, verdicts, write_report, write_summary
+from silica_md.report import evolution_figures, ring_figure, run_figures, verdicts, write_report, write_summary
 from silica_md.report.picture import draw_structure
 from silica_md.report.style import colours_of
+from silica_md.report.style import new_figure as new
 from silica_md.report.toml import as_toml
+from silica_md.state import State
+from silica_md.structure_log import StructureLog, read_structure_log
+from silica_md.structure_sample import StructureSampler
 
 CONFIG = {
     "atoms": 648, "potential": "shik", "potential_options": {}, "density_g_cm3": None, "start": "<b>&'\"",
@@ -73,12 +77,25 @@ def log_run(path):
     log.close()
 
 
+def sample_run(path, targets=(3000, 2600, 2200, 1800, 1400, 1000, 300)):
+    """Samples of a cooling: the hotter, the more the crystal is shaken."""
+    sampler = StructureSampler(State.from_ase(cristobalite()).atomic_numbers)
+    log = StructureLog(path, sampler.columns, sampler.axes, {"bonds": ["Si-O"], "bond_cutoffs_angstrom": [2.2]})
+    for number, target in enumerate(targets):
+        state = State.from_ase(cristobalite(shake=0.02 + 1e-4 * target, seed=number))
+        when = {"step": number, "time": 0.1 * number, "target": float(target), "temperature": 1.02 * target}
+        log.write(when | {"segment": b"quench"} | sampler.take(state))
+    log.position()
+    return path
+
+
 @pytest.fixture(scope="module")
 def page(silica, tmp_path_factory):
     """A run folder as a quench leaves it, and its report."""
     folder = tmp_path_factory.mktemp("runs") / "silica"
     folder.mkdir()
     log_run(folder / "thermo.csv")
+    sample_run(folder / "structure.h5")
     (folder / "config.json").write_text(json.dumps(CONFIG))
     ase.io.write(folder / "final.xyz", silica[1], format="extxyz")
     return write_report(folder, silica[0])
@@ -119,11 +136,12 @@ def test_the_page_is_complete(page):
     text = page.read_text(encoding="utf-8")
     checked = Checker(text)
     assert checked.headings[0].startswith("Silica glass")
-    assert checked.headings[1:] == ["Structure", "Network", "The run", "How it was made", "Sources"]
+    assert checked.headings[1:] == ["Structure", "Network", "The quench", "The run", "How it was made", "Sources"]
     titles = {image["alt"] for image in checked.images}
     assert titles == {
         "The structure", "Neutron structure factor", "First sharp diffraction peak", "Total correlation function",
         "X-ray structure factor", "Partial pair distributions", "Partial structure factors", "Bond angles",
+        "Rings", "Order on cooling", "Network on cooling", "S(Q) on cooling",
         "Temperature", "Density", "Pressure", "Potential energy", "Energy on cooling", "Conserved quantity",
     }  # fmt: skip
     for words in (
@@ -205,6 +223,39 @@ def test_without_structure_log_or_configuration(silica, tmp_path):
 def test_a_log_with_a_single_row_draws_nothing(silica, tmp_path):
     (tmp_path / "thermo.csv").write_text("step,time_ps,segment\n0,0,melt\n")
     assert "The run" not in write_report(tmp_path, silica[0]).read_text(encoding="utf-8")
+
+
+def test_nothing_cooled_draws_no_evolution(tmp_path):
+    series = read_structure_log(sample_run(tmp_path / "held.h5", targets=(300, 300, 300, 300, 300, 300)))
+    few = read_structure_log(sample_run(tmp_path / "few.h5", targets=(3000, 2000, 1000)))
+    for draw in ("order_on_cooling", "network_on_cooling", "structure_factor_on_cooling"):
+        assert getattr(evolution_figures, draw)(series) is None
+        assert getattr(evolution_figures, draw)(few) is None
+
+
+def test_without_a_first_peak_the_rest_is_drawn(tmp_path):
+    """A small cell: no peak can be fitted to any sample, and none is invented."""
+    series = read_structure_log(sample_run(tmp_path / "structure.h5"))
+    series.columns["first_peak/height"][:] = np.nan
+    assert evolution_figures.order_on_cooling(series).startswith(b"\x89PNG")
+
+
+def test_rings_are_drawn_as_they_were_counted(silica, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(ring_figure, "new_figure", lambda *size, **grid: drawn.append(new(*size, **grid)) or drawn[-1])
+    assert ring_figure.rings(silica[0]).startswith(b"\x89PNG")
+    _, panels = drawn[0]
+    assert [axes.get_title() for axes in panels[0]] == ["King", "Guttman", "Primitive"]
+    for axes, counts in zip(panels[0], silica[0].rings.values(), strict=True):
+        heights = {round(bar.get_x() + bar.get_width() / 2): bar.get_height() for bar in axes.patches}
+        assert heights == {size: counts[size] for size in range(3, 13)}
+    # Cristobalite is made of rings of six: two of them per Si.
+    assert silica[0].rings["primitive"][6] == pytest.approx(2.0)
+
+
+def test_nothing_is_drawn_where_there_are_no_rings():
+    atoms = Atoms("NaCl", positions=[[0, 0, 0], [2.8, 0, 0]], cell=[5.6, 4, 4], pbc=True)
+    assert ring_figure.rings(analyze([atoms], q_max=5.0)) is None
 
 
 def test_summary_is_complete_json_with_units(silica, tmp_path):

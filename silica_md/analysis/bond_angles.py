@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from .composition import Composition
 from .neighbors import Pairs
+from .tally import Moments
 
 
 @dataclass(frozen=True)
@@ -19,49 +21,68 @@ class BondAngles:
     ----------
     degrees : ndarray (n_bins,)
         Bin centres.
+    counts : dict of str to ndarray (n_bins,) int64
+        Angles in each bin. Keys like "O-Si-O", centre in the middle.
     distributions : dict of str to ndarray (n_bins,)
-        Probability per degree, not divided by sin θ; integrates to 1. Keys like "O-Si-O", centre in the
-        middle.
+        Probability per degree, not divided by sin θ; integrates to 1.
     means : dict of str to (float, float)
         Mean and standard deviation of the angles themselves, degrees.
     """
 
     degrees: np.ndarray
+    counts: dict[str, np.ndarray]
     distributions: dict[str, np.ndarray]
     means: dict[str, tuple[float, float]]
 
 
-def bond_angles(frames_bonds: list[Pairs], composition: Composition, width: float = 1.0) -> BondAngles:
-    """Bond-angle distributions of every triplet of species that occurs.
+class AngleTally:
+    """Bond angles of every triplet of species, added up frame by frame.
 
     Parameters
     ----------
-    frames_bonds : list of Pairs
-        Bonds of each frame, both directions, sorted by i.
     composition : Composition
     width : float
         Bin width in degrees.
     """
-    collected: dict[str, list[np.ndarray]] = {}
-    codes = composition.codes
-    for bonds in frames_bonds:
-        centre, left, right, angles = _triplets(bonds, composition.n_atoms)
-        for code, symbol in enumerate(composition.species):
-            of_centre = codes[centre] == code
-            a, b = np.sort([codes[left[of_centre]], codes[right[of_centre]]], axis=0)
-            for first, second in combinations_with_replacement(range(len(composition.species)), 2):
-                found = angles[of_centre][(a == first) & (b == second)]
-                if len(found):
-                    name = f"{composition.species[first]}-{symbol}-{composition.species[second]}"
-                    collected.setdefault(name, []).append(found)
 
-    edges = np.linspace(0.0, 180.0, round(180 / width) + 1)
-    distributions, means = {}, {}
-    for name, parts in collected.items():
-        angles = np.concatenate(parts)
-        distributions[name] = np.histogram(angles, edges, density=True)[0]
-        means[name] = (float(angles.mean()), float(angles.std()))
-    return BondAngles((edges[:-1] + edges[1:]) / 2, distributions, means)
+    def __init__(self, composition: Composition, width: float = 1.0):
+        self._composition = composition
+        self._edges = np.linspace(0.0, 180.0, round(180 / width) + 1)
+        self._counts: dict[str, np.ndarray] = {}
+        self._moments: dict[str, Moments] = {}
+
+    def add(self, bonds: Pairs) -> None:
+        """Take the bonds of one more frame in, both directions and sorted by i."""
+        codes, species = self._composition.codes, self._composition.species
+        centre, left, right, angles = _triplets(bonds, self._composition.n_atoms)
+        low, high = np.minimum(codes[left], codes[right]), np.maximum(codes[left], codes[right])
+        channel = (codes[centre] * len(species) + low) * len(species) + high
+        for code, symbol in enumerate(species):
+            for a, b in combinations_with_replacement(range(len(species)), 2):
+                found = angles[channel == (code * len(species) + a) * len(species) + b]
+                if len(found):
+                    name = f"{species[a]}-{symbol}-{species[b]}"
+                    counts = np.histogram(found, self._edges)[0]
+                    self._counts[name] = self._counts.get(name, 0) + counts
+                    self._moments.setdefault(name, Moments()).add(found)
+
+    def result(self) -> BondAngles:
+        """Distributions of every triplet of species that has occurred."""
+        widths = np.diff(self._edges)
+        return BondAngles(
+            (self._edges[:-1] + self._edges[1:]) / 2,
+            self._counts,
+            {name: counts / counts.sum() / widths for name, counts in self._counts.items()},
+            {name: (moments.mean, moments.std) for name, moments in self._moments.items()},
+        )
+
+
+def bond_angles(frames_bonds: Iterable[Pairs], composition: Composition, width: float = 1.0) -> BondAngles:
+    """Bond-angle distributions of every triplet of species that occurs; see `AngleTally`."""
+    tally = AngleTally(composition, width)
+    for bonds in frames_bonds:
+        tally.add(bonds)
+    return tally.result()
 
 
 def _triplets(bonds, n_atoms):

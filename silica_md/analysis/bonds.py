@@ -101,11 +101,14 @@ def first_minimum(r: np.ndarray, g: np.ndarray, expected: float) -> float | None
 def bonds_of(atoms: Atoms, cutoffs: dict[str, float]) -> neighbors.Pairs:
     """Bonds of a frame, both directions, sorted by the first atom."""
     pairs = neighbors.pairs_within(atoms, max(cutoffs.values()))
-    symbols = np.array(atoms.get_chemical_symbols())
-    first, second = symbols[pairs.i], symbols[pairs.j]
-    bonded = np.zeros(len(pairs.i), dtype=bool)
+    return bonds_among(pairs, Composition.of(atoms), cutoffs)
+
+
+def bonds_among(pairs: neighbors.Pairs, composition: Composition, cutoffs: dict[str, float]) -> neighbors.Pairs:
+    """The pairs that are bonds: of two species named in `cutoffs`, and closer than their cutoff (Å)."""
+    reach = np.zeros((len(composition.species),) * 2)
     for name, cutoff in cutoffs.items():
-        a, b = name.split("-")
-        of_pair = ((first == a) & (second == b)) | ((first == b) & (second == a))
-        bonded |= of_pair & (pairs.distances < cutoff)
-    return pairs.select(bonded)
+        a, b = (composition.species.index(symbol) for symbol in name.split("-"))
+        reach[a, b] = reach[b, a] = cutoff
+    codes = composition.codes
+    return pairs.select(pairs.distances < reach[codes[pairs.i], codes[pairs.j]])

@@ -7,9 +7,12 @@ from itertools import combinations_with_replacement
 
 import numpy as np
 from ase import Atoms
+from ase.data import chemical_symbols
 from ase.formula import Formula
 
 from rsa_kernels.units import AMU_PER_A3_IN_G_PER_CM3
+
+OXYGEN = 8
 
 
 @dataclass(frozen=True)
@@ -30,10 +33,16 @@ class Composition:
     @classmethod
     def of(cls, atoms: Atoms) -> Composition:
         """Composition of one frame."""
-        numbers = dict(zip(atoms.symbols, atoms.numbers, strict=True))
-        species = tuple(sorted(numbers, key=lambda symbol: (symbol == "O", numbers[symbol])))
-        symbols = np.array(atoms.get_chemical_symbols())
-        return cls(species, {symbol: np.flatnonzero(symbols == symbol) for symbol in species})
+        return cls.of_numbers(atoms.numbers)
+
+    @classmethod
+    def of_numbers(cls, numbers: np.ndarray) -> Composition:
+        """Composition of atoms given by their atomic numbers, (n_atoms,) int."""
+        order = sorted(np.unique(numbers).tolist(), key=lambda number: (number == OXYGEN, number))
+        return cls(
+            tuple(chemical_symbols[number] for number in order),
+            {chemical_symbols[number]: np.flatnonzero(numbers == number) for number in order},
+        )
 
     @property
     def n_atoms(self) -> int:

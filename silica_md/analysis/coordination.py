@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .composition import Composition, label
 from .neighbors import Pairs
+from .tally import Frequencies, Moments
 
 
 def neighbour_counts(bonds: Pairs, composition: Composition, centre: str, neighbour: str) -> np.ndarray:
@@ -17,17 +20,13 @@ def neighbour_counts(bonds: Pairs, composition: Composition, centre: str, neighb
 
 
 def coordination_fractions(
-    frames_bonds: list[Pairs], composition: Composition, centre: str, neighbour: str
+    frames_bonds: Iterable[Pairs], composition: Composition, centre: str, neighbour: str
 ) -> dict[int, float]:
     """Fraction of the `centre` atoms of all frames with n neighbours of one species, {n: fraction}."""
-    counts = [neighbour_counts(bonds, composition, centre, neighbour) for bonds in frames_bonds]
-    return fractions(np.concatenate(counts))
-
-
-def fractions(values: np.ndarray) -> dict[int, float]:
-    """Relative frequency of each integer, {value: fraction}, by value."""
-    found, counts = np.unique(values, return_counts=True)
-    return {int(value): float(count / len(values)) for value, count in zip(found, counts, strict=True)}
+    found = Frequencies()
+    for bonds in frames_bonds:
+        found.add(neighbour_counts(bonds, composition, centre, neighbour))
+    return found.fractions()
 
 
 def mean_of(distribution: dict[int, float]) -> float:
@@ -35,15 +34,31 @@ def mean_of(distribution: dict[int, float]) -> float:
     return float(sum(n * fraction for n, fraction in distribution.items()))
 
 
-def bond_lengths(frames_bonds: list[Pairs], composition: Composition) -> dict[str, tuple[float, float]]:
+class BondLengths:
+    """Bond lengths of each bonded pair of species, added up frame by frame."""
+
+    def __init__(self, composition: Composition):
+        self._composition = composition
+        self._moments: dict[str, Moments] = {}
+
+    def add(self, bonds: Pairs) -> None:
+        """Take the bonds of one more frame in."""
+        codes, species = self._composition.codes, self._composition.species
+        channel = codes[bonds.i] * len(species) + codes[bonds.j]
+        for a, first in enumerate(species):
+            for b, second in enumerate(species[a:], start=a):
+                found = bonds.distances[channel == a * len(species) + b]
+                if len(found):
+                    self._moments.setdefault(label(first, second), Moments()).add(found)
+
+    def result(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation (Å) of the bond lengths of each bonded pair."""
+        return {name: (moments.mean, moments.std) for name, moments in self._moments.items()}
+
+
+def bond_lengths(frames_bonds: Iterable[Pairs], composition: Composition) -> dict[str, tuple[float, float]]:
     """Mean and standard deviation (Å) of the bond lengths of each bonded pair, over all frames."""
-    codes = composition.codes
-    lengths = {}
-    for a, first in enumerate(composition.species):
-        for b, second in enumerate(composition.species[a:], start=a):
-            found = np.concatenate(
-                [bonds.distances[(codes[bonds.i] == a) & (codes[bonds.j] == b)] for bonds in frames_bonds]
-            )
-            if len(found):
-                lengths[label(first, second)] = (float(found.mean()), float(found.std()))
-    return lengths
+    lengths = BondLengths(composition)
+    for bonds in frames_bonds:
+        lengths.add(bonds)
+    return lengths.result()

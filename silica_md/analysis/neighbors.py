@@ -12,10 +12,23 @@ import rsa_kernels as rk
 
 
 class Pairs(NamedTuple):
-    """Pairs closer than a cutoff, r_ij = r_j + S·cell − r_i."""
+    """Pairs closer than a cutoff, r_ij = r_j + S·cell − r_i.
+
+    Attributes
+    ----------
+    i, j : ndarray (n_pairs,) int64
+        Atoms.
+    shifts : ndarray (n_pairs, 3) int32
+        S.
+    vectors : ndarray (n_pairs, 3)
+        r_ij, Å.
+    distances : ndarray (n_pairs,)
+        |r_ij|, Å.
+    """
 
     i: np.ndarray
     j: np.ndarray
+    shifts: np.ndarray
     vectors: np.ndarray
     distances: np.ndarray
 
@@ -32,11 +45,16 @@ def pairs_within(atoms: Atoms, cutoff: float, half: bool = False) -> Pairs:
     positions = torch.from_numpy(atoms.get_positions())
     cell = torch.from_numpy(np.array(atoms.cell))
     nl = rk.neighbor_list(positions, cell, torch.from_numpy(atoms.pbc), float(cutoff), half=half)
-    vectors = nl.vectors(positions, cell)
-    i, j = nl.edge_index.numpy()
-    return Pairs(i, j, vectors.numpy(), vectors.norm(dim=1).numpy())
+    return pairs_of(nl, positions, cell)
 
 
-def perpendicular_widths(atoms: Atoms) -> np.ndarray:
-    """Distances between opposite faces of the cell, (3,), Å."""
-    return 1 / np.linalg.norm(np.linalg.inv(np.array(atoms.cell)), axis=0)
+def pairs_of(nl: rk.NeighborList, positions: torch.Tensor, cell: torch.Tensor) -> Pairs:
+    """The pairs of a neighbour list as arrays on the host."""
+    vectors = nl.vectors(positions, cell).cpu()
+    i, j = nl.edge_index.cpu().numpy()
+    return Pairs(i, j, nl.unit_shifts.cpu().numpy(), vectors.numpy(), vectors.norm(dim=1).numpy())
+
+
+def perpendicular_widths(cell: np.ndarray) -> np.ndarray:
+    """Distances between opposite faces of a cell (3, 3), (3,), Å."""
+    return 1 / np.linalg.norm(np.linalg.inv(cell), axis=0)

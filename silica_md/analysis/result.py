@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from . import goodness, measured
+from .rings import CRITERIA
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Analysis:
         Mean and standard deviation, degrees.
     qn : dict of int to float
         Fraction of Si with n bridging oxygens; empty where there is no Si–O.
+    rings : dict of str to ndarray
+        "king", "guttman", "primitive": distinct rings per Si, at the index of their size (number of Si); empty where
+        there is no Si–O. See `rings.silicon_rings`.
     q : ndarray
         Bin centres, Å⁻¹, uniform.
     k_counts : ndarray
@@ -89,6 +93,7 @@ class Analysis:
     angle_distribution: dict[str, np.ndarray]
     angle_mean: dict[str, tuple[float, float]]
     qn: dict[int, float]
+    rings: dict[str, np.ndarray]
     q: np.ndarray
     k_counts: np.ndarray
     partial_sq: dict[str, np.ndarray]
@@ -128,6 +133,9 @@ class Analysis:
             found = f"{angle} (maximum)" if angle else "–"
             rows.append(("Si–O–Si angle", "°", found, _spread(self.angle_mean["Si-O-Si"], 1)))
         rows += self._qn_rows()
+        for criterion, counts in self.rings.items():
+            share = 100 * counts[6] / counts.sum() if counts.sum() else None
+            rows.append((f"six-rings among {CRITERIA[criterion]} rings", "%", "–", _number(share, 1)))
         peak = self.measured["fsdp"] if self.measured else {}
         for key, name, unit in (("position", "position", "Å⁻¹"), ("height", "height", ""), ("width", "width", "Å⁻¹")):
             found = _number(peak.get(key), 2)

@@ -16,9 +16,11 @@ from ase import Atoms
 from PIL import Image
 
 from ..analysis import Analysis, measured
+from ..analysis.rings import MAX_SIZE
 from ..files import replace_file
 from ..potentials import parameters
-from . import figures, markup, run_figures
+from ..structure_log import StructureSeries, read_structure_log
+from . import evolution_figures, figures, markup, ring_figure, run_figures
 from .picture import ATOM_STYLES, BOND_LENGTHS, LARGEST_REGION, draw_structure
 from .provenance import provenance
 from .thermo import account, read_thermo
@@ -76,6 +78,24 @@ _RUN = (
         "Energy of atoms, thermostat and barostat together. Its drift measures the integration.",
     ),
 )
+_EVOLUTION = (
+    (
+        evolution_figures.order_on_cooling,
+        "Order on cooling",
+        "Samples taken while the target temperature falls (points) and their running mean: height of the first sharp "
+        "diffraction peak, share of rings of six Si among all up to {largest}, width of the Si–O–Si distribution.",
+    ),
+    (
+        evolution_figures.network_on_cooling,
+        "Network on cooling",
+        "Density, whole coordination and angle in the same samples. Bonds are counted up to {cutoffs}.",
+    ),
+    (
+        evolution_figures.structure_factor_on_cooling,
+        "S(Q) on cooling",
+        "Neutron S(Q), the mean of the samples of each range of temperature.",
+    ),
+)
 _SCALARS = {
     "si_o_distance": "Measured Si–O distance",
     "si_o_si_angle_most_probable": "Measured Si–O–Si angle",
@@ -86,6 +106,8 @@ _METHODS = (
     "Faber–Ziman structure factors: T. E. Faber and J. M. Ziman, Phil. Mag. 11 (1965) 153",
     "Lorch window: E. Lorch, J. Phys. C 2 (1969) 229",
     "R_χ: A. C. Wright, J. Non-Cryst. Solids 159 (1993) 264",
+    "Rings: S. V. King, Nature 213 (1967) 1112; L. Guttman, J. Non-Cryst. Solids 116 (1990) 145; "
+    "D. S. Franzblau, Phys. Rev. B 44 (1991) 4925",
 )
 
 
@@ -95,6 +117,7 @@ def write_report(
     thermo: Mapping[str, np.ndarray] | str | Path | None = None,
     config: Mapping | None = None,
     structure: Atoms | None = None,
+    series: StructureSeries | None = None,
 ) -> Path:
     """Write `report.html`, and its figures as `report/*.png`, into a run folder.
 
@@ -111,6 +134,8 @@ def write_report(
         Configuration of the run; by default `config.json` of the folder, if there is one.
     structure : ase.Atoms, optional
         For the picture; by default `final.xyz` of the folder, if there is one.
+    series : StructureSeries, optional
+        The samples of the structure; by default `structure.h5` of the folder, if there is one.
 
     Returns
     -------
@@ -124,6 +149,8 @@ def write_report(
         config = json.loads((run_dir / "config.json").read_text(encoding="utf-8"))
     if structure is None and (run_dir / "final.xyz").exists():
         structure = ase.io.read(run_dir / "final.xyz")
+    if series is None and (run_dir / "structure.h5").exists():
+        series = read_structure_log(run_dir / "structure.h5")
 
     def shown(name, png, title, caption):
         """The figure for the page; the PNG is kept beside it as well."""
@@ -136,6 +163,7 @@ def write_report(
         _judgement(analysis, structure, shown),
         _structure_section(analysis, shown),
         _network_section(analysis, shown),
+        _evolution_section(series, shown),
         _run_section(thermo, shown),
         _making_section(config),
         _sources_section(analysis, config),
@@ -258,9 +286,15 @@ def _structure_section(analysis, shown):
 
 
 def _network_section(analysis, shown):
-    """Angles, coordination and Qn."""
+    """Angles, rings, coordination and Qn."""
     caption = "Between two bonds of the middle atom. Means and standard deviations (σ) stand in the legend."
     pieces = [shown("bond_angles", figures.bond_angles(analysis), "Bond angles", caption)]
+    caption = (
+        f"Distinct rings of up to {MAX_SIZE} Si joined by O, by their number of Si, for three definitions: shortest "
+        "through two bonds of an atom (King), shortest through a bond (Guttman), without a short cut (primitive). "
+        "Simulation only: there is no measured distribution to set beside it."
+    )
+    pieces.append(shown("rings", ring_figure.rings(analysis), "Rings", caption))
     for name, fractions in analysis.coordination.items():
         centre, around = name.split("-")
         note = f"Mean {analysis.mean_coordination[name]:.3f}"
@@ -276,6 +310,20 @@ def _network_section(analysis, shown):
         pieces.append(markup.shares("Qn of silicon", "Si with n bridging oxygens.", rows))
     pieces = [piece for piece in pieces if piece]
     return markup.section("Network", markup.group("columns", pieces)) if pieces else ""
+
+
+def _evolution_section(series, shown):
+    """What the samples of the run tell about the cooling."""
+    if series is None:
+        return ""
+    reach = zip(series.attributes["bonds"], series.attributes["bond_cutoffs_angstrom"], strict=True)
+    words = {
+        "largest": series.axes["ring_size"][-1],
+        "cutoffs": ", ".join(f"{length:g} Å ({name.replace('-', '–')})" for name, length in reach),
+    }
+    drawn = [shown(draw.__name__, draw(series), title, text.format(**words)) for draw, title, text in _EVOLUTION]
+    drawn = [figure for figure in drawn if figure]
+    return markup.section("The quench", markup.group("figures", drawn)) if drawn else ""
 
 
 def _run_section(thermo, shown):

@@ -11,7 +11,7 @@ import torch
 
 from rsa_kernels.doctor import processor, version_of
 
-_PACKAGES = ("silica-md", "torch", "numpy", "scipy", "ase", "finufft", "periodictable", "matplotlib")
+_PACKAGES = ("silica-md", "torch", "numpy", "scipy", "ase", "finufft", "h5py", "periodictable", "matplotlib")
 
 
 def provenance() -> dict[str, str]:

@@ -29,6 +29,7 @@ UNITS = {
     "coordination": "fraction of the first element with so many of the second",
     "mean_coordination": "1",
     "qn": "fraction of Si",
+    "rings": "distinct rings per Si, at the index of their size (number of Si)",
     "na2o_fraction": "mole fraction",
     "partial_gr": "1",
     "partial_sq": "1",
