@@ -111,7 +111,7 @@ class NeighborList:
     Attributes
     ----------
     edge_index : Tensor
-        (2, n_pairs) int64, rows i and j, sorted by i. Expanded on first use.
+        (2, n_pairs) int64, rows i and j, in the order of (i, j, S). Expanded on first use.
     unit_shifts : Tensor
         (n_pairs, 3) int32, S.
     row_ptr : Tensor
@@ -194,7 +194,7 @@ class NeighborList:
 
     @property
     def edge_index(self) -> Tensor:
-        """(2, n_pairs) int64, rows i and j, sorted by i."""
+        """(2, n_pairs) int64, rows i and j, in the order of (i, j, S)."""
         return self._expanded()[0]
 
     @property
@@ -253,14 +253,17 @@ class NeighborList:
         return self._padded
 
     def vectors(self, positions: Tensor, cell: Tensor) -> Tensor:
-        """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å; differentiable in both arguments."""
+        """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å.
+
+        Differentiable in both arguments, to every order; sums of derivatives do not depend on the number of threads.
+        """
         self._check(positions, cell)
         _checks.tensor("cell", cell, dtypes=(positions.dtype,))
         batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
         return neighbor_vectors(positions, batched, self.batch_ptr, self.edge_index, self.unit_shifts, self.row_ptr)
 
     def distances(self, positions: Tensor, cell: Tensor) -> Tensor:
-        """|r_ij| of every listed pair, (n_pairs,) Å; differentiable."""
+        """|r_ij| of every listed pair, (n_pairs,) Å; differentiable to every order where atoms do not coincide."""
         return self.vectors(positions, cell).norm(dim=-1)
 
     def within(self, cutoff: float, positions: Tensor | None = None, cell: Tensor | None = None) -> NeighborList:
@@ -277,6 +280,12 @@ class NeighborList:
         ------
         ValueError
             Since the list was built the atoms have moved too far for it to hold every pair within `cutoff`.
+
+        Notes
+        -----
+        Looks at every pair of this list. Owners and images are shared with it, and the entries of a row keep their
+        order, so kernels read the result like any other list. At the positions of building it holds the same pairs as
+        a list built with the shorter cutoff, pairs within rounding of it included.
         """
         if _checks.positive("cutoff", cutoff, "Å") > self.cutoff:
             raise ValueError(
