@@ -90,8 +90,10 @@ class StructureSampler:
     Notes
     -----
     Nothing of the state or of a neighbour list is changed and no random number is drawn, so a run ends in the
-    same bits with samples and without. All bonds come from one neighbour search at the longest cutoff. Cost:
-    `python -m profiling bench observers`.
+    same bits with samples and without. All bonds come from one neighbour search at the longest cutoff. On a CPU the
+    same state gives the same sample to the bit, on any number of threads. For a state on a GPU, S(Q) and rings are
+    done there if the packages they take (cufinufft, CuPy) are installed, else on the host (not yet run on a GPU).
+    Cost: `python -m profiling bench observers`.
     """
 
     def __init__(self, numbers: Tensor):
