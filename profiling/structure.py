@@ -28,6 +28,7 @@ DENSITY = 0.0662
 """Atoms/Å³ of silica glass."""
 DQ = 0.05
 REACHES = (10.0, 25.0)
+VECTORS = 20000
 PACKAGES = {"dynasor": "dynasor", "freud": "freud-analysis"}
 KERNEL_WIDTH = 12
 """Of finufft's spreading at a tolerance of 1e-7 and its smaller oversampling."""
@@ -43,14 +44,13 @@ def prepare(size: int, rivals: Sequence[str], device: str, start: str | None) ->
     state = glass(size, start).to(device)
     inputs = state.positions, state.cell, state.atomic_numbers
     workloads = [_beside(size, inputs, rivals, device)] if size <= 24000 else []
-    return workloads + [_alone(size, inputs, q_max, device) for q_max in REACHES]
+    return workloads + [_every(size, inputs, q_max, rivals, device) for q_max in REACHES]
 
 
 def _beside(size: int, inputs, rivals: Sequence[str], device: str) -> Workload:
-    """Equal numbers of vectors: ours up to a radius, dynasor the same ones, freud as many of its octant."""
-    vectors = 20000 if size <= 3000 else 5000
+    """Equal numbers of vectors: ours up to a radius, dynasor the same ones, freud at most as many of its octant."""
     volume = float(rk.cells.volume(inputs[1]))
-    q_max = (12.0 * math.pi**2 * vectors / volume) ** (1.0 / 3.0)
+    q_max = (12.0 * math.pi**2 * VECTORS / volume) ** (1.0 / 3.0)
     dq = q_max / 40.5
     run = functools.partial(rk.structure_factor, *inputs, 40.0 * dq * (1.0 + 1e-9), dq)
     found = run()
@@ -59,10 +59,11 @@ def _beside(size: int, inputs, rivals: Sequence[str], device: str) -> Workload:
         implementations["dynasor"] = _dynasor(inputs, q_max)
     if "freud" in rivals:
         # Vectors with no negative component are an eighth of a ball, a quarter of the half ball.
-        implementations["freud"] = _freud(inputs, q_max * 4.0 ** (1.0 / 3.0))
+        share = 1.0 if size <= 3000 else 0.25
+        implementations["freud"] = _freud(inputs, q_max * (4.0 * share) ** (1.0 / 3.0))
     summed = int(found.counts.sum()) // 2
     return Workload(
-        variant=f"{vectors} vectors",
+        variant=f"{VECTORS} vectors",
         size=size,
         device=device,
         unit="k-vector",
@@ -71,11 +72,15 @@ def _beside(size: int, inputs, rivals: Sequence[str], device: str) -> Workload:
         versions={name: importlib.metadata.version(PACKAGES[name]) for name in implementations if name in PACKAGES},
         flops=_flops(size, found),
         bytes=_bytes(size, found),
-        remarks=lambda: [f"{found.method}, {summed} vectors of the half space up to {q_max:.2f} 1/Å"],
+        remarks=lambda: [
+            f"{found.method}, {summed} vectors of the half space up to {q_max:.2f} 1/Å",
+            *(["freud sums a quarter as many"] if size > 3000 and "freud" in rivals else []),
+        ],
     )
 
 
-def _alone(size: int, inputs, q_max: float, device: str) -> Workload:
+def _every(size: int, inputs, q_max: float, rivals: Sequence[str], device: str) -> Workload:
+    """All vectors up to q_max, or what "auto" makes of them; beside dynasor where that takes seconds."""
     run = functools.partial(rk.structure_factor, *inputs, q_max, DQ)
     found = run()
 
@@ -91,13 +96,17 @@ def _alone(size: int, inputs, q_max: float, device: str) -> Workload:
         said = [f"{found.method}: {found.reason}", f"{len(found.boxes)} boxes of modes"]
         return said + [f"peak extra memory: {_peak_of(size, q_max)}"]
 
+    implementations = {"rsa_kernels": once}
+    if "dynasor" in rivals and size <= 3000 and q_max <= 10.0:
+        implementations["dynasor"] = _dynasor(inputs, q_max)
     return Workload(
         variant=f"to {q_max:g} 1/A",
         size=size,
         device=device,
         unit="k-vector",
         work=int(found.counts.sum()) // 2,
-        implementations={"rsa_kernels": once},
+        implementations=implementations,
+        versions={name: importlib.metadata.version(PACKAGES[name]) for name in implementations if name in PACKAGES},
         flops=_flops(size, found),
         bytes=_bytes(size, found),
         remarks=remarks,

@@ -2,8 +2,10 @@
 
 import itertools
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -486,6 +488,8 @@ ONE = system("triclinic", 6)
         ({"tolerance": 0.5}, ValueError, "`tolerance` must be below 0.1"),
         ({"max_memory": 0}, ValueError, "`max_memory` must be positive"),
         ({"per_shell": 0}, ValueError, "`per_shell` must be a positive whole number"),
+        ({"seed": 0.5}, TypeError, "`seed` must be an integer"),
+        ({"seed": 2**64}, ValueError, "`seed` must fit in 64 bits"),
         ({"max_vectors": "all"}, ValueError, "`max_vectors` must be a positive whole number"),
     ],
 )
@@ -500,6 +504,14 @@ def test_without_finufft_the_grid_says_how_to_get_it(monkeypatch):
     with pytest.raises(rk.errors.BackendUnavailableError, match=r"'grid'.*pip install finufft"):
         nufft._import("finufft", nufft.finufft_missing)
     assert "pip install cufinufft" in (nufft.cufinufft_missing() or "pip install cufinufft")
+
+
+def test_readme_python_runs():
+    text = (Path(rk.structure.__file__).parent / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
 
 
 def test_importing_brings_no_optional_package():

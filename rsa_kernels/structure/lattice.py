@@ -74,24 +74,34 @@ def boxes(gram: Tensor, q_max: float, edges: tuple[int, int, int], q_min: float 
     edges : (int, int, int)
         Longest edges of a box.
     """
-    inverse = torch.linalg.inv(gram)
-    n1_max = int(q_max * math.sqrt(float(inverse[0, 0])) + 1e-9)
-    for low, high in _chunks(0, n1_max + 1, edges[0]):
-        second, third = _cross_section(gram, inverse, q_max, low, high)
+    g = gram.tolist()
+    for low, high in _chunks(0, extents(gram, q_max)[0], edges[0]):
+        second, third = _cross_section(g, q_max, low, high)
         for pair in itertools.product(_chunks(*second, edges[1]), _chunks(*third, edges[2])):
             ranges = ((low, high), *pair)
             box = (*(a for a, _ in ranges), *(b - a for a, b in ranges))
-            nearest, farthest = radial_range(gram, box)
+            nearest, farthest = _radial_range(g, box)
             if nearest <= q_max and farthest >= q_min:
                 yield box
 
 
+def extents(gram: Tensor, q_max: float) -> tuple[int, int, int]:
+    """Planes of n1 ≥ 0, and of n2 and n3 on both sides of zero, that the sphere reaches."""
+    reach = [int(q_max * math.sqrt(float(x)) + 1e-9) for x in torch.linalg.inv(gram).diagonal()]
+    return reach[0] + 1, 2 * reach[1] + 1, 2 * reach[2] + 1
+
+
 def radial_range(gram: Tensor, box: Box) -> tuple[float, float]:
     """Bounds of |k| over a box: its centre less and plus its half diagonal."""
-    g = gram.tolist()
-    centre = [low + (size - 1) / 2 for low, size in zip(box[:3], box[3:], strict=True)]
-    middle = math.sqrt(max(sum(centre[a] * g[a][b] * centre[b] for a in range(3) for b in range(3)), 0.0))
+    return _radial_range(gram.tolist(), box)
+
+
+def _radial_range(g: list[list[float]], box: Box) -> tuple[float, float]:
+    x, y, z = (low + (size - 1) / 2 for low, size in zip(box[:3], box[3:], strict=True))
+    squared = g[0][0] * x * x + g[1][1] * y * y + g[2][2] * z * z
+    squared += 2.0 * (g[0][1] * x * y + g[0][2] * x * z + g[1][2] * y * z)
     reach = sum((size - 1) / 2 * math.sqrt(g[a][a]) for a, size in enumerate(box[3:]))
+    middle = math.sqrt(max(squared, 0.0))
     return max(middle - reach, 0.0), middle + reach
 
 
@@ -102,20 +112,26 @@ def _chunks(low: int, high: int, edge: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(cuts))
 
 
-def _cross_section(gram: Tensor, inverse: Tensor, q_max: float, low: int, high: int) -> list[tuple[int, int]]:
+def _cross_section(g: list[list[float]], q_max: float, low: int, high: int) -> list[tuple[int, int]]:
     """Ranges of n2 and n3 of the sphere between the planes n1 = low and n1 = high − 1.
 
     At fixed n1 the section is an ellipse around −H⁻¹h n1 (H the lower right block of G, h its first column) of
-    radius² q² − n1² / (G⁻¹)₁₁; its widest plane is the first, its centre moves linearly.
+    radius² q² − n1² (G₁₁ − hᵀH⁻¹h); its widest plane is the first, its centre moves linearly.
     """
-    block = torch.linalg.inv(gram[1:, 1:])
-    slope = -(block @ gram[1:, 0])
-    centres = torch.stack([low * slope, (high - 1) * slope])
-    radius = math.sqrt(max(q_max**2 - low**2 / float(inverse[0, 0]), 0.0))
-    reach = radius * block.diagonal().sqrt()
-    lowest = torch.ceil((centres - reach).amin(dim=0) - 1e-9).to(torch.int64).tolist()
-    highest = torch.floor((centres + reach).amax(dim=0) + 1e-9).to(torch.int64).tolist()
-    return [(a, max(a, b) + 1) for a, b in zip(lowest, highest, strict=True)]
+    determinant = g[1][1] * g[2][2] - g[1][2] ** 2
+    diagonal = (g[2][2] / determinant, g[1][1] / determinant)
+    slopes = (
+        -(diagonal[0] * g[0][1] - g[1][2] / determinant * g[0][2]),
+        -(diagonal[1] * g[0][2] - g[1][2] / determinant * g[0][1]),
+    )
+    least = g[0][0] + slopes[0] * g[0][1] + slopes[1] * g[0][2]
+    radius = math.sqrt(max(q_max**2 - low**2 * least, 0.0))
+    ranges = []
+    for slope, inverse in zip(slopes, diagonal, strict=True):
+        centres, reach = (low * slope, (high - 1) * slope), radius * math.sqrt(inverse)
+        lowest = math.ceil(min(centres) - reach - 1e-9)
+        ranges.append((lowest, max(lowest, math.floor(max(centres) + reach + 1e-9)) + 1))
+    return ranges
 
 
 def miller_of(box: Box, device=None) -> Tensor:

@@ -33,9 +33,12 @@ def cufinufft_missing() -> str | None:
     return None if importlib.util.find_spec("cufinufft") else "cufinufft is not installed; pip install cufinufft"
 
 
-def upsampling(n_points: int, n_modes: int, tolerance: float) -> float:
-    """Oversampling factor of the finer grid: where points outnumber modes, spreading is most of the work."""
-    return HIGH if tolerance < LOW_TOLERANCE or n_modes < 2 * n_points else LOW
+def upsampling(n_points: int, n_modes: int, tolerance: float, device: str = "cpu") -> float:
+    """Oversampling factor of the finer grid: where points outnumber modes, spreading is most of the work.
+
+    A GPU has memory and transforms fast: always the larger one.
+    """
+    return HIGH if device == "cuda" or tolerance < LOW_TOLERANCE or n_modes < 2 * n_points else LOW
 
 
 class Points:
@@ -84,17 +87,14 @@ class Transforms:
         # Conjugated in place: inside an op, under torch.compile, lazy conjugation is not resolved.
         return out.mul_(points.turned(_centre(box)).conj_physical_())
 
-    def close(self, kind: int) -> None:
-        """Drop the plan of type 1 or 2, and its finer grid."""
-        self._plans.pop(kind, None)
-
     def _run(self, kind: int, points: Points, box: Box, data: Tensor, out: Tensor) -> Tensor:
-        shape, factor = box[3:], upsampling(len(points), math.prod(box[3:]), self.tolerance)
-        key = (shape, factor, points.phases.device)
+        shape, device = box[3:], points.phases.device
+        factor = upsampling(len(points), math.prod(shape), self.tolerance, device.type)
+        key = (shape, factor, device)
         held = self._plans.get(kind)
         if held is None or held[0] != key:
             self._plans.pop(kind, None)
-            held = (key, self._plan(kind, shape, factor, points.phases.device), None)
+            held = (key, self._plan(kind, shape, factor, device), None)
         if held[2] is not points:
             _set_points(held[1], points.phases)
             held = (key, held[1], points)
@@ -106,7 +106,17 @@ class Transforms:
         isign = 1 if kind == 1 else -1
         if device.type == "cuda":
             cufinufft = _import("cufinufft", cufinufft_missing)
-            return cufinufft.Plan(kind, shape, 1, self.tolerance, isign, dtype="complex128", upsampfac=factor)
+            return cufinufft.Plan(
+                kind,
+                shape,
+                1,
+                self.tolerance,
+                isign,
+                dtype="complex128",
+                upsampfac=factor,
+                gpu_device_id=device.index or 0,
+                gpu_stream=torch.cuda.current_stream(device).cuda_stream,
+            )
         finufft = _import("finufft", finufft_missing)
         threads = torch.get_num_threads()
         return finufft.Plan(

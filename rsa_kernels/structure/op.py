@@ -156,6 +156,10 @@ def structure_factor(
         raise ValueError(f"`tolerance` must be below 0.1, got {tolerance}")
     memory = GIBIBYTE * _checks.positive("max_memory", max_memory, "GiB")
     per_shell, max_vectors = _whole("per_shell", per_shell), _whole("max_vectors", max_vectors)
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise TypeError(f"`seed` must be an integer, got {seed!r}")
+    if not -(1 << 63) <= seed < 1 << 64:
+        raise ValueError(f"`seed` must fit in 64 bits, got {seed}")
     if isinstance(cell, Tensor) and cell.requires_grad:
         raise ValueError(
             "`cell` must not require a gradient: vectors enter and leave bins as the cell changes, so the bins are not "
@@ -246,7 +250,8 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
         )
         return _Part(sums, None, counts, counts, torch.zeros((0, 9), dtype=torch.int64))
     n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
-    capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory)
+    device = batch.positions.device.type
+    capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory, tolerance, device)
     if capacity < sampling.SMALLEST:
         raise CapacityError(
             f"`max_memory` of {memory / GIBIBYTE:.3g} GiB does not hold a box of modes beside {batch.n_atoms} atoms; "

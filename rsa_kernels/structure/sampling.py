@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import random
 from . import bins
 from .bins import Shells
-from .lattice import Box, boxes, radial_range
+from .lattice import Box, boxes, extents, radial_range
 from .nufft import HIGH, LOW, upsampling
 
 SECONDS_PER_POINT = {LOW: 7.0e-7, HIGH: 3.6e-7}
@@ -36,11 +36,13 @@ def bytes_per_mode(n_species: int, order: int, factor: float) -> float:
     return 16.0 * (arrays + 1.1 * factor**3)
 
 
-def largest_box(n_atoms: int, n_species: int, order: int, max_memory: float) -> int:
+def largest_box(
+    n_atoms: int, n_species: int, order: int, max_memory: float, tolerance: float = 1e-7, device: str = "cpu"
+) -> int:
     """Modes of a box that fit into `max_memory` bytes beside the atoms."""
     free = max_memory - BYTES_PER_POINT * n_atoms
     capacity = int(free / bytes_per_mode(n_species, order, LOW))
-    if upsampling(n_atoms, capacity, 1e-7) == HIGH:
+    if upsampling(n_atoms, capacity, tolerance, device) == HIGH:
         capacity = int(free / bytes_per_mode(n_species, order, HIGH))
     return capacity
 
@@ -59,7 +61,10 @@ def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: 
     Small boxes follow the sphere closely, large ones spread the atoms fewer times.
     """
     sphere = 2.0 / 3.0 * math.pi * shells.q_max**3 / math.sqrt(float(torch.linalg.det(gram)))
-    trials = [(t, w, w) for t, w in EDGES if t * w * w <= max(capacity, SMALLEST)]
+    whole = extents(gram, shells.q_max)
+    trials = {
+        tuple(map(min, (t, w, w), whole)): None for t, w in EDGES if math.prod(map(min, (t, w, w), whole)) <= capacity
+    }
     # The volume of the sphere in whole boxes is the least a trial can cost: the promising first, the hopeless never.
     least = {edges: max(sphere / math.prod(edges), 1e-9) * seconds(n_atoms, n_species, edges) for edges in trials}
     best, found = math.inf, None
