@@ -25,8 +25,9 @@ RK_RINGS bool find_rings(const Net& net, Scratch& s, int32_t root, Sink& sink) {
     return sink.criterion == PRIMITIVE ? primitive_rings(net, s, root, sink) : shortest_rings(net, s, root, sink);
 }
 
-// Adds to per_node (n_nodes, max_size + 1), sets multiplicity (n_angles); each may be null. `least` (n_angles): with
-// least_count null it is lowered to the smallest ring of every angle, else rings of that size are added to least_count.
+// Adds to per_node (n_nodes, max_size + 1) and to multiplicity, (n_angles) for KING, (n_ends) for GUTTMAN; each may be
+// null. `least` (n_angles): with least_count null it is lowered to the smallest ring of every angle, else rings of that
+// size are added to least_count.
 RK_RINGS bool count_rings(const Net& net, Scratch& s, int32_t root, const Known& known, int32_t* per_node,
                           int32_t* multiplicity, int32_t* least, int32_t* least_count) {
     Sink sink = {known.criterion, known.max_size, known.shortest, known.at_end, per_node, least,

@@ -51,7 +51,7 @@ RK_RINGS int32_t close_angles(Scratch& s, int32_t degree, int32_t step, int32_t 
 // Size of the shortest closed path per angle of the root, 0 where it has more than max_size members.
 RK_RINGS bool shortest_at(const Net& net, Scratch& s, int32_t root, int32_t max_size, int32_t* sizes) {
     const int32_t degree = net.degree(root);
-    for (int32_t i = 0; i < degree * (degree - 1) / 2; ++i) sizes[i] = 0;
+    for (int64_t i = 0; i < net.angle_rows[root + 1] - net.angle_rows[root]; ++i) sizes[i] = 0;
     if (degree < 2) return true;
     const int32_t steps = (max_size - 1) / 2;
     if (!search_begins(net, s, root, steps)) return false;
@@ -121,7 +121,14 @@ RK_RINGS bool shortest_rings(const Net& net, Scratch& s, int32_t root, Sink& sin
                 ShortestRule rule = {net, s, sink, n, i, j, 0};
                 for (int32_t v = 1; v < s.extent[n - 1 - h]; ++v)
                     if (reaches(s, h - 1, v, a) && reaches(s, n - 1 - h, v, b)) walk(net, s, n, h, v, rule);
-                if (sink.multiplicity) sink.multiplicity[net.angle_rows[root] + angle] = rule.paths;
+                if (!sink.multiplicity) continue;
+                if (sink.criterion == KING) {
+                    sink.multiplicity[net.angle_rows[root] + angle] = rule.paths;
+                } else {
+                    // A path through a link uses one of the angles at this end of it.
+                    if (sink.at_end[row + i] == n) sink.multiplicity[row + i] += rule.paths;
+                    if (sink.at_end[row + j] == n) sink.multiplicity[row + j] += rule.paths;
+                }
             }
         if (pass == 0) {
             if (steps == step_of_none) return true;

@@ -16,7 +16,7 @@ struct Sink {
     int32_t* per_node;        // (n_nodes, max_size + 1)
     int32_t* least;           // per angle: smallest ring, to be lowered
     int32_t* least_count;     // per angle: rings as small as `least`
-    int32_t* multiplicity;    // per angle: shortest closed paths
+    int32_t* multiplicity;    // per angle (king) or end (guttman): shortest closed paths
     int32_t size;             // rings wanted below, or 0
     int64_t found;            // of this size, at this root
     int64_t* member_nodes;    // (rings, size), from this root's first on

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__AVX512F__)
+#if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
@@ -42,6 +42,7 @@ inline v4d load4(const double* p) {
 }
 
 inline void store(double* p, v8d v) { std::memcpy(p, &v, sizeof v); }
+inline void store(int32_t* p, v8i v) { std::memcpy(p, &v, sizeof v); }
 
 inline double sum(v8d v) {
     return ((v[0] + v[1]) + (v[2] + v[3])) + ((v[4] + v[5]) + (v[6] + v[7]));
@@ -75,6 +76,20 @@ inline v8d inverse_sqrt(v8d x) {
 inline v8d smaller(v8d a, v8d b) {  // b where a is NaN
 #if defined(__AVX512F__)
     return (v8d)_mm512_min_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX__)
+    __m256d x[2], y[2];
+    std::memcpy(x, &a, sizeof a);
+    std::memcpy(y, &b, sizeof b);
+    for (int h = 0; h < 2; ++h) x[h] = _mm256_min_pd(x[h], y[h]);
+    std::memcpy(&a, x, sizeof a);
+    return a;
+#elif defined(__SSE2__)
+    __m128d x[4], y[4];
+    std::memcpy(x, &a, sizeof a);
+    std::memcpy(y, &b, sizeof b);
+    for (int q = 0; q < 4; ++q) x[q] = _mm_min_pd(x[q], y[q]);
+    std::memcpy(&a, x, sizeof a);
+    return a;
 #else
     return a < b ? a : b;
 #endif
@@ -83,6 +98,20 @@ inline v8d smaller(v8d a, v8d b) {  // b where a is NaN
 inline v8d larger(v8d a, v8d b) {  // b where a is NaN
 #if defined(__AVX512F__)
     return (v8d)_mm512_max_pd((__m512d)a, (__m512d)b);
+#elif defined(__AVX__)
+    __m256d x[2], y[2];
+    std::memcpy(x, &a, sizeof a);
+    std::memcpy(y, &b, sizeof b);
+    for (int h = 0; h < 2; ++h) x[h] = _mm256_max_pd(x[h], y[h]);
+    std::memcpy(&a, x, sizeof a);
+    return a;
+#elif defined(__SSE2__)
+    __m128d x[4], y[4];
+    std::memcpy(x, &a, sizeof a);
+    std::memcpy(y, &b, sizeof b);
+    for (int q = 0; q < 4; ++q) x[q] = _mm_max_pd(x[q], y[q]);
+    std::memcpy(&a, x, sizeof a);
+    return a;
 #else
     return a > b ? a : b;
 #endif
@@ -134,11 +163,29 @@ inline v8l lookup8(v8l values, v8l index) {
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// For every mask of eight lanes, which lanes come first: byte p is the p-th lane that is set.
+struct PackTable {
+    uint64_t order[256] = {};
+    constexpr PackTable() {
+        for (int mask = 0; mask < 256; ++mask) {
+            int n = 0;
+            for (int l = 0; l < 8; ++l)
+                if (mask >> l & 1) order[mask] |= static_cast<uint64_t>(l) << (8 * n++);
+        }
+    }
+};
+constexpr PackTable PACK_TABLE;
+#endif
+
 // Lanes of `v` whose bit is set in `mask`, packed to the front and stored; up to 8 entries past `p` are overwritten.
 inline void compress_store(int32_t* p, unsigned mask, v8i v) {
 #if defined(__AVX512F__) && defined(__AVX512VL__)
     // Compressing into a register and storing it whole avoids the slow memory form of the instruction.
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_maskz_compress_epi32(static_cast<__mmask8>(mask), (__m256i)v));
+#elif defined(__AVX2__)
+    const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(PACK_TABLE.order[mask])));
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm256_permutevar8x32_epi32((__m256i)v, lanes));
 #else
     for (int l = 0; l < LANES; ++l) {
         *p = v[l];
@@ -147,10 +194,30 @@ inline void compress_store(int32_t* p, unsigned mask, v8i v) {
 #endif
 }
 
+#if defined(__AVX512F__)
+inline void compress_store(double* p, unsigned mask, v8d v) {
+    store(p, (v8d)_mm512_maskz_compress_pd(static_cast<__mmask8>(mask), (__m512d)v));
+}
+#endif
+
 // Bit l set where a[l] < b[l]; NaN is never less.
 inline unsigned less_mask(v8d a, v8d b) {
 #if defined(__AVX512F__)
     return _mm512_cmp_pd_mask((__m512d)a, (__m512d)b, _CMP_LT_OQ);
+#elif defined(__AVX__)
+    __m256d x[2], y[2];
+    std::memcpy(x, &a, sizeof a);
+    std::memcpy(y, &b, sizeof b);
+    unsigned mask = 0;
+    for (int h = 0; h < 2; ++h) mask |= static_cast<unsigned>(_mm256_movemask_pd(_mm256_cmp_pd(x[h], y[h], _CMP_LT_OQ))) << (4 * h);
+    return mask;
+#elif defined(__SSE2__)
+    __m128d x[4], y[4];
+    std::memcpy(x, &a, sizeof a);
+    std::memcpy(y, &b, sizeof b);
+    unsigned mask = 0;
+    for (int q = 0; q < 4; ++q) mask |= static_cast<unsigned>(_mm_movemask_pd(_mm_cmplt_pd(x[q], y[q]))) << (2 * q);
+    return mask;
 #else
     unsigned mask = 0;
     for (int l = 0; l < LANES; ++l) mask |= static_cast<unsigned>(a[l] < b[l]) << l;

@@ -12,45 +12,11 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, observers, rings, structure
+from . import attention, lammps, md_step, neighbors, observers, rings, structure
 from .harness import Case, Workload, timed
 from .start import glass
 
 CUTOFF, SKIN = 10.0, 1.0
-
-
-def neighbor_list(size: int, rivals: Sequence[str], device: str, start: str | None) -> list[Workload]:
-    """Set up building the list of a glass at 10 Å plus skin: the rows kernels read, and edges against matscipy."""
-    state = glass(size, start).to(device)
-
-    def build():
-        return rk.neighbor_list(state.positions, state.cell, state.pbc, CUTOFF, skin=SKIN)
-
-    edges = {"rsa_kernels": timed(lambda: build().edge_index, device)}
-    if "matscipy" in rivals:
-        from matscipy.neighbours import neighbour_list
-
-        atoms = state.to_ase()
-        edges["matscipy"] = timed(lambda: neighbour_list("ijS", atoms, CUTOFF + SKIN))
-    built = build()
-    listed, entries = int(built.rows[-1]), built.owners.numel()
-    row_bytes = 4 * listed + (24 + 16) * entries
-    return [
-        Workload(
-            variant=variant,
-            size=state.n_atoms,
-            device=device,
-            unit="atom",
-            work=state.n_atoms,
-            implementations=implementations,
-            versions=_versions(implementations),
-            bytes=moved,
-        )
-        for variant, implementations, moved in (
-            ("rows", {"rsa_kernels": timed(build, device)}, row_bytes),
-            ("edges i j S", edges, row_bytes + 28 * listed),
-        )
-    ]
 
 
 def pair(size: int, rivals: Sequence[str], device: str, start: str | None) -> list[Workload]:
@@ -167,11 +133,12 @@ CASES = {
         ),
         Case(
             name="neighbor-list",
-            what="building a full list of a glass at 11 Å",
-            tests=("tests/test_neighbors.py",),
-            sizes=(3000, 24000),
-            rivals=("matscipy",),
-            prepare=neighbor_list,
+            what="neighbour lists of a glass: pairs i j S and a padded matrix at 5 Å, rows at 11 Å",
+            tests=("tests/test_neighbors.py", "tests/test_neighbors_forms.py", "tests/test_neighbors_fuzz.py"),
+            sizes=(3000, 24000, 192000, 1029000),
+            rivals=("vesin", "matscipy", "nvalchemi"),
+            prepare=neighbors.prepare,
+            unavailable={name: neighbors.unavailable(name) for name in ("vesin", "matscipy", "nvalchemi")},
         ),
         Case(
             name="observers",

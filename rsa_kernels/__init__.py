@@ -1,9 +1,9 @@
-"""Torch kernels for atomistic models: neighbour lists, pair potentials, counter-based random numbers.
+"""Torch kernels for atomistic models: neighbour lists, pair potentials, reciprocal space, S(Q), rings, random numbers.
 
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, nn, pair, random, reciprocal, rings, structure, units
+from . import cells, errors, neighbors, nn, pair, random, reciprocal, rings, structure, units
 from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
@@ -25,6 +25,7 @@ __all__ = [
     "explain",
     "gather_modes",
     "neighbor_list",
+    "neighbors",
     "nn",
     "pair",
     "pair_distribution",

@@ -9,6 +9,16 @@ from native_settings import threads
 ROOT = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave out tests marked `fuzz` unless the expression of -m speaks of them."""
+    if "fuzz" in (config.getoption("markexpr") or ""):
+        return
+    long = [item for item in items if item.get_closest_marker("fuzz")]
+    if long:
+        config.hook.pytest_deselected(items=long)
+        items[:] = [item for item in items if item not in long]
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of reference data used for development; tests that need it skip where it is absent."""

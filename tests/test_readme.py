@@ -9,8 +9,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-RECIPROCAL = (ROOT / "rsa_kernels" / "reciprocal" / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```python\n(.*?)```", README + RECIPROCAL, flags=re.DOTALL)
+KERNELS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "rsa_kernels").glob("*/README.md"))]
+BLOCKS = re.findall(r"```python\n(.*?)```", "".join([README, *KERNELS]), flags=re.DOTALL)
 
 
 def test_readme_has_python():

@@ -2,10 +2,11 @@
 //
 // Every atom is wrapped into the cell once; periodic images within one cutoff of the atoms' bounding box (in
 // fractional coordinates) are made explicit, so the search itself knows no periodicity. Atoms and images are
-// sorted by bin; a row of bins along the last axis is one contiguous range, tested eight candidates at a time.
+// sorted by bin. Candidates are packed once for a block of atoms that are close to each other, then tested eight at a time.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -14,254 +15,257 @@
 #include "cells.hpp"
 #include "common.hpp"
 #include "isa.hpp"
+#include "neighbors_bins.hpp"
 #include "neighbors_collect.hpp"
+#include "neighbors_scratch.hpp"
 
 namespace rk {
+
+const NeighborLoops& neighbor_loops() {
+    switch (active_isa()) {
+#if defined(__x86_64__)
+        case Isa::avx512: return avx512::neighbor_loops;
+        case Isa::avx2: return avx2::neighbor_loops;
+#endif
+        default: return baseline::neighbor_loops;
+    }
+}
+
 namespace {
 
 constexpr int64_t OK = 0, NON_FINITE = -1, TOO_MANY = -2, NO_MEMORY = -3;
-constexpr double HAIR = 1e-9;  // relative and in cells; more than the rounding of fractional coordinates
-constexpr int64_t MAX_INDEX = std::numeric_limits<int32_t>::max() - 64;
-constexpr int PAD = 8;
 // Neighbours within this part of the reach stand first in their row. With a skin of a tenth of the cutoff the rest of
 // a row is then nearly always beyond the cutoff, and a kernel passes over it eight at a time.
 constexpr double NEAR = 0.93;
-constexpr int64_t KEEP_UP_TO = 1 << 25;  // pairs whose scratch memory is kept between calls: 128 MB, 90,000 atoms at 11 Å
-
-CollectWithin collect_within() {
-    switch (active_isa()) {
-#if defined(__x86_64__)
-        case Isa::avx512: return avx512::collect_within;
-        case Isa::avx2: return avx2::collect_within;
-#endif
-        default: return baseline::collect_within;
-    }
-}
+// A block is a run of atoms in at most so many bins along c, and ends where it has so many atoms.
+constexpr int64_t BLOCK_BINS = 4, BLOCK_ATOMS = 8;
 
 // Atoms and images of one system: entries [0, n_atoms) are the wrapped atoms in bin order, then the images.
 struct System {
-    int64_t n_atoms = 0;
-    std::vector<int32_t> owner;
-    std::vector<int32_t> shift;
-    std::vector<int64_t> row_ptr;
-    std::unique_ptr<int32_t[]> columns;  // not a vector: it would be filled with zeros first
-    int64_t n_pairs() const { return row_ptr[n_atoms]; }
-    int64_t size() const { return static_cast<int64_t>(owner.size()); }
-};
-
-struct Grid {
-    double low[3], bins_per_unit[3];
-    int64_t count[3], reach[3];
-    int64_t total() const { return count[0] * count[1] * count[2]; }
-    void bin(const double* f, int64_t* out) const {
-        for (int a = 0; a < 3; ++a) {
-            const double b = std::floor((f[a] - low[a]) * bins_per_unit[a]);
-            out[a] = std::min<int64_t>(count[a] - 1, std::max<int64_t>(0, static_cast<int64_t>(b)));
-        }
-    }
-    int64_t flat(const int64_t* b) const { return (b[0] * count[1] + b[1]) * count[2] + b[2]; }
-};
-
-struct Unsorted {
-    std::vector<int32_t> owner, shift;
-    std::vector<double> fractional;
-    int64_t size() const { return static_cast<int64_t>(owner.size()); }
-    void push(int64_t atom, const int32_t s[3], const double f[3]) {
-        owner.push_back(static_cast<int32_t>(atom));
-        for (int a = 0; a < 3; ++a) shift.push_back(s[a]), fractional.push_back(f[a]);
-    }
-};
-
-// Bins about half a cutoff wide, but never many more bins than entries. The widths are a hair more, and the reach is a hair
-// longer, than they need be: rounding in f never loses a pair.
-Grid make_grid(const double low[3], const double high[3], const double height[3], double cutoff, int64_t n_entries) {
+    int64_t n_atoms = 0, n_entries = 0, n_pairs = 0;
+    Scratch<int32_t> owner, shift;
+    Scratch<int64_t> row_end;  // within the chunk
+    std::vector<Chunk> chunks;
+    Scratch<double> xyz[3];
     Grid grid;
-    double edge = 0.5 * cutoff * (1.0 + 2.0 * HAIR);
-    for (int attempt = 0;; ++attempt) {
-        for (int a = 0; a < 3; ++a) {
-            const double range = std::max(high[a] - low[a], 1e-12);
-            const double bins = std::min(1e6, std::max(1.0, std::floor(range * height[a] / edge)));
-            grid.count[a] = static_cast<int64_t>(bins);
-            grid.low[a] = low[a];
-            grid.bins_per_unit[a] = bins / range;
-            const double bin_height = height[a] * range / bins;
-            grid.reach[a] = static_cast<int64_t>(std::min(bins, std::ceil(cutoff * (1.0 + HAIR) / bin_height)));
-        }
-        if (grid.total() <= 4 * n_entries + 64) return grid;
-        edge *= 1.3;
-    }
-}
+    double density = 0.0;  // entries a unit of volume
+    Scratch<int32_t> atom_start, image_start;
+};
 
-// Counting sort by bin; appends to `system` and the coordinate arrays, returns the start of every bin.
-std::vector<int64_t> sort_into_bins(const Unsorted& entries, const Grid& grid, const double* positions, const double* cell,
-                                    int64_t base, System& system, std::vector<double> xyz[3]) {
-    const int64_t n = entries.size();
-    std::vector<int64_t> start(grid.total() + 1, 0);
-    std::vector<int64_t> bin_of(n);
-    for (int64_t e = 0; e < n; ++e) {
-        int64_t b[3];
-        grid.bin(&entries.fractional[3 * e], b);
-        bin_of[e] = grid.flat(b);
-        ++start[bin_of[e] + 1];
-    }
-    for (int64_t b = 0; b < grid.total(); ++b) start[b + 1] += start[b];
-    std::vector<int64_t> cursor(start.begin(), start.end() - 1);
-    system.owner.resize(base + n);
-    system.shift.resize(3 * (base + n));
-    for (int a = 0; a < 3; ++a) xyz[a].resize(base + n);
-    for (int64_t e = 0; e < n; ++e) {
-        const int64_t slot = base + cursor[bin_of[e]]++;
-        system.owner[slot] = entries.owner[e];
+// Coordinates of sorted entries, and where they come from.
+void place(const Unsorted& entries, const Scratch<int32_t>& order, int64_t base, const double* positions, const double* cell,
+           int threads, System& system) {
+    const int parts = parts_for(entries.size, threads);
+#pragma omp parallel for schedule(static) num_threads(parts) if (parts > 1)
+    for (int64_t k = 0; k < entries.size; ++k) {
+        const int64_t e = order[k], slot = base + k;
         const int32_t* s = &entries.shift[3 * e];
+        const int32_t owner = base == 0 ? static_cast<int32_t>(e) : entries.owner[e];
         const double shift[3] = {double(s[0]), double(s[1]), double(s[2])};
         double offset[3];
         row_times_matrix(shift, cell, offset);
+        system.owner[slot] = owner;
         for (int a = 0; a < 3; ++a) {
             system.shift[3 * slot + a] = s[a];
-            xyz[a][slot] = positions[3 * entries.owner[e] + a] + offset[a];
+            system.xyz[a][slot] = positions[3 * owner + a] + offset[a];
         }
     }
-    for (int64_t b = 0; b <= grid.total(); ++b) start[b] += base;
-    return start;
 }
 
-// No exception may leave a parallel region, nor the C interface.
-bool make_room(std::vector<int32_t>& list, int64_t size) {
-    if (size <= static_cast<int64_t>(list.size())) return true;
-    try {
-        list.resize(std::max<int64_t>(size, 2 * list.size()));
-    } catch (const std::exception&) {
-        return false;
+int64_t sort_atoms_and_images(const double* positions, int64_t n_atoms, const double* cell, const uint8_t* pbc, double cutoff,
+                              int threads, System& system) {
+    double inverse_cell[9], height[3], low[3], high[3];
+    const double determinant = inverse(cell, inverse_cell);
+    Wrapped atoms = wrap(positions, n_atoms, inverse_cell, pbc, threads);
+    if (!atoms.finite) return NON_FINITE;
+    for (int a = 0; a < 3; ++a) {
+        height[a] = 1.0 / std::sqrt(inverse_cell[a] * inverse_cell[a] + inverse_cell[3 + a] * inverse_cell[3 + a] +
+                                    inverse_cell[6 + a] * inverse_cell[6 + a]);
+        const double margin = pbc[a] ? cutoff / height[a] * (1.0 + HAIR) + HAIR : 0.0;
+        low[a] = atoms.low[a] - margin, high[a] = atoms.high[a] + margin;
     }
-    return true;
+    const int parts = parts_for(n_atoms, threads);
+    int64_t begin[8];
+    const int64_t n_images = count_images(atoms, n_atoms, pbc, low, high, parts, begin);
+    if (n_images < 0) return TOO_MANY;
+    system.n_entries = n_atoms + n_images;
+    const Grid& grid = system.grid = make_grid(low, high, height, cutoff, system.n_entries);
+    const double volume = std::fabs(determinant) * (high[0] - low[0]) * (high[1] - low[1]) * (high[2] - low[2]);
+    system.density = double(system.n_entries) / std::max(volume, cutoff * cutoff * cutoff);
+    const Unsorted images = make_images(atoms, n_atoms, pbc, low, high, grid, parts, begin, n_images);
+    const Unsorted entries = as_entries(std::move(atoms), n_atoms, grid, parts);
+    system.owner = Scratch<int32_t>(system.n_entries);
+    system.shift = Scratch<int32_t>(3 * system.n_entries);
+    for (auto& coordinate : system.xyz) {
+        coordinate = Scratch<double>(system.n_entries + PAD);
+        std::fill_n(coordinate.data() + system.n_entries, PAD, 0.0);
+    }
+    Scratch<int32_t> order;
+    sort_by_bin(entries, grid.total(), threads, system.atom_start, order);
+    place(entries, order, 0, positions, cell, threads, system);
+    sort_by_bin(images, grid.total(), threads, system.image_start, order);
+    place(images, order, n_atoms, positions, cell, threads, system);
+    return OK;
+}
+
+// Candidates and shells of one thread, reused from block to block.
+struct Workspace {
+    Scratch<double> x, y, z;
+    Scratch<int32_t> slot, shell;
+    std::vector<Range> ranges;
+    bool reserve(int64_t n) { return x.reserve(n) && y.reserve(n) && z.reserve(n) && slot.reserve(n) && shell.reserve(n); }
+};
+
+// Rows of the atoms [chunk.first, chunk.last).
+void search(System& system, double cutoff, const NeighborLoops& loops, Chunk& chunk) {
+    const Grid& grid = system.grid;
+    const double cutoff_squared = cutoff * cutoff, near_squared = NEAR * NEAR * cutoff_squared;
+    const double *x = system.xyz[0].data(), *y = system.xyz[1].data(), *z = system.xyz[2].data();
+    const int32_t *atom_start = system.atom_start.data(), *image_start = system.image_start.data();
+    const int64_t n_rows = (2 * grid.reach[0] + 1) * (2 * grid.reach[1] + 1), n_images = system.n_entries - system.n_atoms;
+    Workspace work;
+    try {
+        work.ranges.resize(2 * n_rows + 2);
+    } catch (const std::exception&) {
+        chunk.enough_memory = false;
+        return;
+    }
+    int64_t bin = std::upper_bound(atom_start, atom_start + grid.total(), static_cast<int32_t>(chunk.first)) - atom_start - 1;
+    for (int64_t k = chunk.first; k < chunk.last;) {
+        while (atom_start[bin + 1] <= k) ++bin;
+        const int64_t at[3] = {bin / (grid.count[1] * grid.count[2]), bin / grid.count[2] % grid.count[1], bin % grid.count[2]};
+        int64_t last_bin = bin, end = std::min<int64_t>(chunk.last, atom_start[bin + 1]);
+        while (end - k < BLOCK_ATOMS && end < chunk.last && last_bin - bin < BLOCK_BINS - 1 && (last_bin + 1) % grid.count[2] != 0)
+            end = std::min<int64_t>(chunk.last, atom_start[++last_bin + 1]);
+
+        double low[3] = {x[k], y[k], z[k]}, high[3] = {x[k], y[k], z[k]};
+        for (int64_t i = k + 1; i < end; ++i) {
+            low[0] = std::min(low[0], x[i]), high[0] = std::max(high[0], x[i]);
+            low[1] = std::min(low[1], y[i]), high[1] = std::max(high[1], y[i]);
+            low[2] = std::min(low[2], z[i]), high[2] = std::max(high[2], z[i]);
+        }
+        int64_t from[3], to[3], n_ranges = 0, home = 0, room = 2 * PAD;
+        for (int a = 0; a < 3; ++a) {
+            from[a] = std::max<int64_t>(0, at[a] - grid.reach[a]);
+            to[a] = std::min<int64_t>(grid.count[a] - 1, at[a] + grid.reach[a] + (a == 2 ? last_bin - bin : 0));
+        }
+        const auto add = [&](int64_t begin, int64_t stop) {
+            if (begin == stop) return;
+            work.ranges[n_ranges++] = {begin, stop};
+            room += stop - begin;
+        };
+        for (int64_t ba = from[0]; ba <= to[0]; ++ba)
+            for (int64_t bb = from[1]; bb <= to[1]; ++bb) {
+                const int64_t row = (ba * grid.count[1] + bb) * grid.count[2];
+                const int64_t begin = atom_start[row + from[2]], stop = atom_start[row + to[2] + 1];
+                if (begin <= k && k < stop) {  // the block itself is a range of its own
+                    add(begin, k);
+                    home = n_ranges;
+                    add(k, end);
+                    add(end, stop);
+                } else {
+                    add(begin, stop);
+                }
+                if (n_images > 0)
+                    add(system.n_atoms + image_start[row + from[2]], system.n_atoms + image_start[row + to[2] + 1]);
+            }
+        if (!work.reserve(room)) {
+            chunk.enough_memory = false;
+            return;
+        }
+        Candidates candidates{work.x.data(), work.y.data(), work.z.data(), work.slot.data(), 0};
+        const int64_t self = loops.pack(x, y, z, work.ranges.data(), n_ranges, home, low, high, cutoff_squared, candidates);
+        for (int64_t i = k; i < end; ++i) {
+            if (!chunk.entries.reserve(chunk.used + candidates.size + PAD)) {
+                chunk.enough_memory = false;
+                return;
+            }
+            const double centre[3] = {x[i], y[i], z[i]};
+            Collected out{chunk.entries.data() + chunk.used, work.shell.data(), 0, 0};
+            double& own = candidates.x[self + i - k];
+            own = std::numeric_limits<double>::quiet_NaN();  // leave the atom itself out
+            loops.collect(candidates, centre, near_squared, cutoff_squared, out);
+            own = centre[0];
+            std::memcpy(out.near + out.n_near, out.shell, out.n_shell * sizeof(int32_t));
+            chunk.used += out.n_near + out.n_shell;
+            system.row_end[i] = chunk.used;
+        }
+        k = end;
+    }
 }
 
 int64_t build_system(const double* positions, int64_t n_atoms, const double* cell, const uint8_t* pbc, double cutoff,
                      int threads, System& system) {
     system.n_atoms = n_atoms;
-    system.row_ptr.assign(n_atoms + 1, 0);
     if (n_atoms == 0) return OK;
-    double inverse_cell[9], height[3], margin[3];
-    inverse(cell, inverse_cell);
-    for (int a = 0; a < 3; ++a) {
-        height[a] = 1.0 / std::sqrt(inverse_cell[a] * inverse_cell[a] + inverse_cell[3 + a] * inverse_cell[3 + a] +
-                                    inverse_cell[6 + a] * inverse_cell[6 + a]);
-        margin[a] = cutoff / height[a] * (1.0 + HAIR) + HAIR;
-    }
-    Unsorted atoms, images;
-    double low[3], high[3];
-    for (int a = 0; a < 3; ++a) low[a] = std::numeric_limits<double>::infinity(), high[a] = -low[a];
-    for (int64_t i = 0; i < n_atoms; ++i) {
-        double f[3];
-        int32_t s[3] = {0, 0, 0};
-        row_times_matrix(positions + 3 * i, inverse_cell, f);
-        for (int a = 0; a < 3; ++a) {
-            if (!std::isfinite(f[a]) || (pbc[a] && std::fabs(f[a]) > 1e9)) return NON_FINITE;
-            if (pbc[a]) {
-                const double turns = std::floor(f[a]);
-                s[a] = -static_cast<int32_t>(turns);
-                f[a] -= turns;
-            }
-            low[a] = std::min(low[a], f[a]);
-            high[a] = std::max(high[a], f[a]);
-        }
-        atoms.push(i, s, f);
-    }
-    for (int a = 0; a < 3; ++a)
-        if (pbc[a]) low[a] -= margin[a], high[a] += margin[a];
-    for (int64_t i = 0; i < n_atoms; ++i) {
-        const double* f = &atoms.fractional[3 * i];
-        double first[3], last[3], count = 1.0;
-        for (int a = 0; a < 3; ++a) {
-            first[a] = pbc[a] ? std::ceil(low[a] - f[a]) : 0.0;
-            last[a] = pbc[a] ? std::floor(high[a] - f[a]) : 0.0;
-            count *= last[a] - first[a] + 1.0;
-        }
-        if (double(images.size()) + double(n_atoms) + count > double(MAX_INDEX)) return TOO_MANY;
-        for (double sa = first[0]; sa <= last[0]; ++sa)
-            for (double sb = first[1]; sb <= last[1]; ++sb)
-                for (double sc = first[2]; sc <= last[2]; ++sc) {
-                    if (sa == 0.0 && sb == 0.0 && sc == 0.0) continue;
-                    const int32_t* w = &atoms.shift[3 * i];
-                    const int32_t s[3] = {w[0] + int32_t(sa), w[1] + int32_t(sb), w[2] + int32_t(sc)};
-                    const double g[3] = {f[0] + sa, f[1] + sb, f[2] + sc};
-                    images.push(i, s, g);
-                }
-    }
-    const Grid grid = make_grid(low, high, height, cutoff, atoms.size() + images.size());
-    std::vector<double> xyz[3];
-    const auto atom_start = sort_into_bins(atoms, grid, positions, cell, 0, system, xyz);
-    const auto image_start = sort_into_bins(images, grid, positions, cell, n_atoms, system, xyz);
-    for (auto& coordinate : xyz) coordinate.resize(coordinate.size() + PAD, 0.0);
-    // Bins of the atoms in their sorted order; atoms of one bin are consecutive.
-    std::vector<int64_t> atom_bin(n_atoms);
-    for (int64_t b = 0; b < grid.total(); ++b)
-        for (int64_t k = atom_start[b]; k < atom_start[b + 1]; ++k) atom_bin[k] = b;
-
-    const CollectWithin collect = collect_within();
-    const double cutoff_squared = cutoff * cutoff, near_squared = NEAR * NEAR * cutoff_squared;
-    const double *x = xyz[0].data(), *y = xyz[1].data(), *z = xyz[2].data();
-    const int64_t chunk = std::max<int64_t>(16, (n_atoms + 8 * threads - 1) / (8 * threads));
-    const int64_t n_chunks = (n_atoms + chunk - 1) / chunk;
-    // Kept from call to call, up to a limit: fresh memory would cost more than the search (a page fault each 4 kB).
-    thread_local std::vector<std::vector<int32_t>> kept;
-    std::vector<std::vector<int32_t>> found;
-    found.swap(kept);
-    found.resize(n_chunks);
-    std::vector<int64_t> n_found(n_chunks, 0);
-    bool enough_memory = true;
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
+    const int64_t status = sort_atoms_and_images(positions, n_atoms, cell, pbc, cutoff, threads, system);
+    if (status != OK) return status;
+    system.row_end = Scratch<int64_t>(n_atoms);
+    const int64_t n_chunks = threads == 1 ? 1 : std::min<int64_t>(8 * threads, (n_atoms + 63) / 64);
+    system.chunks.resize(n_chunks);
     for (int64_t c = 0; c < n_chunks; ++c) {
-        auto& list = found[c];
-        std::vector<int32_t> shell;
-        int64_t used = 0;
-        for (int64_t k = c * chunk; k < std::min(n_atoms, (c + 1) * chunk); ++k) {
-            const double centre[3] = {x[k], y[k], z[k]};
-            const int64_t bin = atom_bin[k];
-            const int64_t at[3] = {bin / (grid.count[1] * grid.count[2]), bin / grid.count[2] % grid.count[1], bin % grid.count[2]};
-            int64_t from[3], to[3];
-            for (int a = 0; a < 3; ++a) {
-                from[a] = std::max<int64_t>(0, at[a] - grid.reach[a]);
-                to[a] = std::min<int64_t>(grid.count[a] - 1, at[a] + grid.reach[a]);
-            }
-            const int64_t row_begin = used;
-            int64_t n_shell = 0;
-            for (int64_t ba = from[0]; ba <= to[0]; ++ba)
-                for (int64_t bb = from[1]; bb <= to[1]; ++bb) {
-                    const int64_t row = (ba * grid.count[1] + bb) * grid.count[2];
-                    const int64_t a0 = atom_start[row + from[2]], a1 = atom_start[row + to[2] + 1];
-                    const int64_t i0 = image_start[row + from[2]], i1 = image_start[row + to[2] + 1];
-                    const int64_t room = (a1 - a0) + (i1 - i0) + 4 * PAD;
-                    if (!make_room(list, used + n_shell + room) || !make_room(shell, n_shell + room)) {
-#pragma omp atomic write
-                        enough_memory = false;
-                        break;
-                    }
-                    Collected out{list.data(), shell.data(), used, n_shell};
-                    if (a0 <= k && k < a1) {  // leave the atom itself out
-                        collect(x, y, z, a0, k, centre, near_squared, cutoff_squared, out);
-                        collect(x, y, z, k + 1, a1, centre, near_squared, cutoff_squared, out);
-                    } else {
-                        collect(x, y, z, a0, a1, centre, near_squared, cutoff_squared, out);
-                    }
-                    collect(x, y, z, i0, i1, centre, near_squared, cutoff_squared, out);
-                    used = out.n_near;
-                    n_shell = out.n_shell;
-                }
-            std::copy(shell.begin(), shell.begin() + n_shell, list.begin() + used);
-            used += n_shell;
-            system.row_ptr[k + 1] = used - row_begin;
-        }
-        n_found[c] = used;
+        system.chunks[c].first = part_begin(n_atoms, c, n_chunks);
+        system.chunks[c].last = part_begin(n_atoms, c + 1, n_chunks);
     }
-    if (!enough_memory) return NO_MEMORY;
-    for (int64_t k = 0; k < n_atoms; ++k) system.row_ptr[k + 1] += system.row_ptr[k];
-    system.columns.reset(new int32_t[system.n_pairs()]);
-#pragma omp parallel for schedule(static) num_threads(threads) if (n_chunks > 1)
-    for (int64_t c = 0; c < n_chunks; ++c)
-        std::copy(found[c].begin(), found[c].begin() + n_found[c], system.columns.get() + system.row_ptr[c * chunk]);
-    if (system.n_pairs() <= KEEP_UP_TO) kept.swap(found);
+    // Room for as many pairs as an even density gives, so that few lists have to grow.
+    const double per_atom = std::min(double(system.n_entries), system.density * 4.2 * cutoff * cutoff * cutoff);
+    for (Chunk& chunk : system.chunks)
+        if (!chunk.entries.reserve(static_cast<int64_t>(double(chunk.last - chunk.first) * per_atom * 1.05) + 64)) return NO_MEMORY;
+    const NeighborLoops& loops = neighbor_loops();
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (n_chunks > 1)
+    for (int64_t c = 0; c < n_chunks; ++c) search(system, cutoff, loops, system.chunks[c]);
+    for (auto& coordinate : system.xyz) coordinate.release();
+    system.atom_start.release(), system.image_start.release();
+    for (const Chunk& chunk : system.chunks) {
+        if (!chunk.enough_memory) return NO_MEMORY;
+        system.n_pairs += chunk.used;
+    }
     return OK;
+}
+
+// Copies one system to its place among all: atoms from `atom_base`, images from `image_base`, pairs from `pair_base`.
+void export_system(System& system, int64_t atom_base, int64_t image_base, int64_t pair_base, int threads, int64_t* row_ptr,
+                   int32_t* columns, int32_t* owners, int32_t* shifts) {
+    const int64_t n = system.n_atoms, n_chunks = static_cast<int64_t>(system.chunks.size());
+    for (Chunk& chunk : system.chunks) {
+        chunk.base = pair_base;
+        pair_base += chunk.used;
+    }
+    const bool several = threads > 1 && system.n_pairs > 65536;
+#pragma omp parallel num_threads(threads) if (several)
+    {
+#pragma omp for schedule(dynamic) nowait
+        for (int64_t c = 0; c < n_chunks; ++c) {
+            const Chunk& chunk = system.chunks[c];
+            for (int64_t k = chunk.first; k < chunk.last; ++k) row_ptr[atom_base + k + 1] = chunk.base + system.row_end[k];
+            const int32_t* entries = chunk.entries.data();
+            int32_t* to = columns + chunk.base;
+            if (atom_base == 0 && image_base == n) {
+                std::memcpy(to, entries, chunk.used * sizeof(int32_t));
+                continue;
+            }
+            for (int64_t p = 0; p < chunk.used; ++p)
+                to[p] = static_cast<int32_t>(entries[p] < n ? atom_base + entries[p] : image_base + entries[p] - n);
+        }
+#pragma omp for schedule(static)
+        for (int64_t e = 0; e < system.n_entries; ++e) {
+            const int64_t slot = e < n ? atom_base + e : image_base + e - n;
+            owners[slot] = static_cast<int32_t>(atom_base + system.owner[e]);
+            for (int a = 0; a < 3; ++a) shifts[3 * slot + a] = system.shift[3 * e + a];
+        }
+    }
+}
+
+// Many systems: one thread each. Few: one after the other, all threads on each. Two loops and not a clause
+// `if`: inside a parallel region of one thread, others would be started anew every time.
+template <typename Do>
+void for_every_system(int64_t n_systems, int64_t threads, Do work) {
+    if (threads > 1 && n_systems >= 2 * threads) {
+#pragma omp parallel for schedule(dynamic) num_threads(threads)
+        for (int64_t s = 0; s < n_systems; ++s) work(s, 1);
+    } else {
+        for (int64_t s = 0; s < n_systems; ++s) work(s, static_cast<int>(threads));
+    }
 }
 
 }  // namespace
@@ -274,13 +278,11 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
                                      const uint8_t* pbc, double cutoff, int64_t threads, int64_t* sizes, void** handle) {
     auto systems = std::make_unique<std::vector<rk::System>>(n_systems);
     int64_t status = rk::OK;
-    const bool across = n_systems >= 2 * threads;  // many systems: one thread each; few: all threads on one
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (across)
-    for (int64_t s = 0; s < n_systems; ++s) {
+    rk::for_every_system(n_systems, threads, [&](int64_t s, int threads_of_it) {
         int64_t result;
         try {
             result = rk::build_system(positions + 3 * batch_ptr[s], batch_ptr[s + 1] - batch_ptr[s], cells + 9 * s, pbc + 3 * s,
-                                      cutoff, across ? 1 : static_cast<int>(threads), (*systems)[s]);
+                                      cutoff, threads_of_it, (*systems)[s]);
         } catch (const std::exception&) {
             result = rk::NO_MEMORY;
         }
@@ -288,12 +290,12 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
 #pragma omp atomic write
             status = result;
         }
-    }
+    });
     if (status != rk::OK) return status;
     sizes[0] = sizes[1] = 0;
     for (const auto& system : *systems) {
-        sizes[0] += system.n_pairs();
-        sizes[1] += system.size();
+        sizes[0] += system.n_pairs;
+        sizes[1] += system.n_entries;
     }
     if (sizes[1] > rk::MAX_INDEX) return rk::TOO_MANY;
     *handle = systems.release();
@@ -301,73 +303,23 @@ RK_EXPORT int64_t rk_neighbors_build(const double* positions, const int64_t* bat
 }
 
 // Copies a result out: all atoms of all systems first, then all images. row_ptr (n_atoms + 1), columns (n_pairs),
-// owners (n_extended), shifts (n_extended, 3). With row_ptr null the result is only freed.
-RK_EXPORT int64_t rk_neighbors_export(void* handle, const int64_t* batch_ptr, int64_t n_systems, int64_t* row_ptr,
-                                      int32_t* columns, int32_t* owners, int32_t* shifts) {
+// owners (n_extended), shifts (n_extended, 3).
+RK_EXPORT int64_t rk_neighbors_export(void* handle, const int64_t* batch_ptr, int64_t n_systems, int64_t threads,
+                                      int64_t* row_ptr, int32_t* columns, int32_t* owners, int32_t* shifts) {
     std::unique_ptr<std::vector<rk::System>> systems(static_cast<std::vector<rk::System>*>(handle));
-    if (!row_ptr) return rk::OK;
-    int64_t image_base = batch_ptr[n_systems], pair_base = 0;
-    row_ptr[0] = 0;
+    struct Base {
+        int64_t image, pair;
+    };
+    std::vector<Base> base(n_systems + 1, {batch_ptr[n_systems], 0});
     for (int64_t s = 0; s < n_systems; ++s) {
         const rk::System& system = (*systems)[s];
-        const int64_t atom_base = batch_ptr[s], n = system.n_atoms;
-        for (int64_t k = 0; k < n; ++k) row_ptr[atom_base + k + 1] = pair_base + system.row_ptr[k + 1];
-        for (int64_t p = 0; p < system.n_pairs(); ++p) {
-            const int64_t column = system.columns[p];
-            columns[pair_base + p] = static_cast<int32_t>(column < n ? atom_base + column : image_base + column - n);
-        }
-        for (int64_t e = 0; e < system.size(); ++e) {
-            const int64_t slot = e < n ? atom_base + e : image_base + e - n;
-            owners[slot] = static_cast<int32_t>(atom_base + system.owner[e]);
-            for (int a = 0; a < 3; ++a) shifts[3 * slot + a] = system.shift[3 * e + a];
-        }
-        image_base += system.size() - n;
-        pair_base += system.n_pairs();
+        base[s + 1] = {base[s].image + system.n_entries - system.n_atoms, base[s].pair + system.n_pairs};
     }
+    rk::advise_huge_pages(columns, base[n_systems].pair * static_cast<int64_t>(sizeof(int32_t)));
+    row_ptr[0] = 0;
+    rk::for_every_system(n_systems, threads, [&](int64_t s, int threads_of_it) {
+        rk::export_system((*systems)[s], batch_ptr[s], base[s].image, base[s].pair, threads_of_it, row_ptr, columns, owners,
+                          shifts);
+    });
     return rk::OK;
-}
-
-// Is a list built for `reference` (cells with inverse `reference_inverse`) still complete for `positions`?
-// With F = H0⁻¹ H and d the largest displacement beyond the cell's own change, |r_i − r_i0 F|, a pair now closer than
-// `cutoff` was closer than (cutoff + 2d) ‖F⁻¹‖ at the time of building; the list holds pairs up to cutoff + skin.
-// ‖F⁻¹‖ ≤ 1 + ‖F⁻¹ − 1‖_Frobenius. Displacements are not reduced by lattice vectors: an atom moved by one has lost its
-// recorded image and makes the list stale. Writes the largest (cutoff + 2d)‖F⁻¹‖ − cutoff; returns 1 stale, 0 good, -1 not finite.
-RK_EXPORT int64_t rk_neighbors_stale(const double* positions, const double* reference, const int64_t* batch_ptr, int64_t n_systems,
-                                     const double* cells, const double* reference_cells, double cutoff, double skin,
-                                     int64_t threads, double* used) {
-    double worst = 0.0;
-    for (int64_t s = 0; s < n_systems; ++s) {
-        const double *cell = cells + 9 * s, *cell0 = reference_cells + 9 * s;
-        double f[9], norm = 1.0;
-        bool same = true;
-        for (int a = 0; a < 9; ++a) same = same && cell[a] == cell0[a];
-        if (!same) {
-            double inverse0[9], inverse_cell[9], back[9], squares = 0.0;
-            rk::inverse(cell0, inverse0);
-            rk::inverse(cell, inverse_cell);
-            for (int a = 0; a < 3; ++a) {
-                rk::row_times_matrix(inverse0 + 3 * a, cell, f + 3 * a);
-                rk::row_times_matrix(inverse_cell + 3 * a, cell0, back + 3 * a);
-            }
-            for (int a = 0; a < 9; ++a) squares += (back[a] - (a % 4 == 0)) * (back[a] - (a % 4 == 0));
-            norm += std::sqrt(squares);
-        }
-        const int64_t begin = batch_ptr[s], end = batch_ptr[s + 1];
-        double largest = 0.0;
-        bool finite = true;
-#pragma omp parallel for schedule(static) num_threads(threads) reduction(max : largest) reduction(&& : finite) if (end - begin > 8192)
-        for (int64_t i = begin; i < end; ++i) {
-            const double *r = positions + 3 * i, *r0 = reference + 3 * i;
-            double moved[3] = {r0[0], r0[1], r0[2]};
-            if (!same) rk::row_times_matrix(r0, f, moved);
-            const double dx = r[0] - moved[0], dy = r[1] - moved[1], dz = r[2] - moved[2];
-            const double d2 = dx * dx + dy * dy + dz * dz;
-            finite = finite && std::isfinite(d2);
-            largest = std::max(largest, d2);
-        }
-        if (!finite || !std::isfinite(norm)) return -1;
-        worst = std::max(worst, (cutoff + 2.0 * std::sqrt(largest)) * norm - cutoff);
-    }
-    *used = worst;
-    return worst > skin ? 1 : 0;
 }

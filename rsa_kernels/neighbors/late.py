@@ -1,4 +1,4 @@
-"""The skin check one call late, so that a host never waits for work that it has just given to a GPU."""
+"""What a host learns one call late, so that it never waits for work that it has just given to a GPU."""
 
 from __future__ import annotations
 
@@ -40,6 +40,31 @@ class PinnedRecorder:
         """Wait for the copy, not for anything queued after it."""
         self._passed.synchronize()
         return self._number.item()
+
+
+class WordsRecorder:
+    """Brings a few integers from a device to the host: through pinned memory from a GPU, at once on a CPU."""
+
+    def __init__(self, words: Tensor):
+        self._words = torch.empty(words.shape, dtype=words.dtype, pin_memory=words.is_cuda)
+        self._passed = torch.cuda.Event() if words.is_cuda else None
+        self._pending = False
+
+    def put(self, words: Tensor) -> None:
+        """Start copying, behind the work already queued on the current stream; do not wait."""
+        self._words.copy_(words, non_blocking=True)
+        if self._passed is not None:
+            self._passed.record(torch.cuda.current_stream(words.device))
+        self._pending = True
+
+    def take(self) -> list[int] | None:
+        """Return what was last put, once; None if nothing was. Waits for the copy, not for what is queued after it."""
+        if not self._pending:
+            return None
+        self._pending = False
+        if self._passed is not None:
+            self._passed.synchronize()
+        return self._words.tolist()
 
 
 class LateSkin:

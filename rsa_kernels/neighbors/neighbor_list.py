@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _checks, cells
 from ..errors import NonFiniteError
+from .expand import neighbor_edges, neighbor_matrix, neighbor_shorten
 from .late import LateSkin, PinnedRecorder
 from .op import neighbor_rows, used_skin, used_skin_tensor
 from .padded import pad_rows
+from .vectors import neighbor_vectors
 
 
 def neighbor_list(
@@ -91,6 +94,17 @@ def neighbor_list(
     return NeighborList(positions, cell, flags.contiguous(), cutoff, batch_ptr, bool(half), skin)
 
 
+class NeighborMatrix(NamedTuple):
+    """What `NeighborList.matrix` returns."""
+
+    neighbors: Tensor
+    """(n_atoms, max_neighbors) int64, j."""
+    unit_shifts: Tensor
+    """(n_atoms, max_neighbors, 3) int32, S."""
+    counts: Tensor
+    """(n_atoms,) int64, how many of a row are neighbours."""
+
+
 class NeighborList:
     """Pairs of atoms within ``cutoff + skin``, as returned by `neighbor_list`.
 
@@ -134,6 +148,29 @@ class NeighborList:
         self._edges: tuple[Tensor, Tensor, Tensor] | None = None
         self._padded: Tensor | None = None
 
+    @classmethod
+    def of_rows(
+        cls,
+        compact: tuple[Tensor, Tensor, Tensor, Tensor],
+        reference_positions: Tensor,
+        reference_cells: Tensor,
+        pbc: Tensor,
+        cutoff: float,
+        batch_ptr: Tensor,
+        half: bool,
+        skin: float,
+    ) -> NeighborList:
+        """Wrap rows that have been found already: rows, columns, owners and image shifts, and what they are of."""
+        made = cls.__new__(cls)
+        made.pbc, made.cutoff, made.batch_ptr, made.half, made.skin = pbc, cutoff, batch_ptr, half, skin
+        made.n_rebuilds, made._late = 0, None
+        made.reference_positions = reference_positions
+        made.reference_cell = made._reference_cells = reference_cells
+        made._complete = False  # vectors may be missing later, even if they have been filled in here
+        made.rows, made.columns, made.owners, made.image_shifts = compact
+        made._edges = made._padded = None
+        return made
+
     def _cells_now(self, cell: Tensor) -> Tensor:
         """Cells to compare with the reference, without the checks of `_completed` where nothing is missing."""
         if self._complete:
@@ -170,6 +207,41 @@ class NeighborList:
         """(n_atoms + 1,) int64 offsets of the atoms' pairs."""
         return self._expanded()[2]
 
+    def matrix(self, max_neighbors: int | None = None, fill: int | None = None) -> NeighborMatrix:
+        """Neighbours as a matrix with a row an atom, in the order of the atoms; full or half, as the list is.
+
+        r_ij = r_j + S·cell − r_i with j = ``neighbors[i, p]`` and S = ``unit_shifts[i, p]`` for p < ``counts[i]``.
+
+        Parameters
+        ----------
+        max_neighbors : int, optional
+            Width of the matrix, for a shape that does not change from step to step. Default: as many as the atom with
+            the most has.
+        fill : int, optional
+            What stands in ``neighbors`` where there is no neighbour. Default: n_atoms, which names no atom, so that a
+            gather that forgets to mask it fails (or reads the row a caller has appended for it); shifts are zero there.
+
+        Returns
+        -------
+        NeighborMatrix
+
+        Raises
+        ------
+        rsa_kernels.errors.CapacityError
+            An atom has more than `max_neighbors` neighbours.
+
+        Notes
+        -----
+        A row is in the order of (j, S). 20 bytes an element. Made anew at every call.
+        """
+        for name, value in (("max_neighbors", max_neighbors), ("fill", fill)):
+            if value is not None and not isinstance(value, int):
+                raise TypeError(f"`{name}` must be an int or None, got {value!r}")
+        width = -1 if max_neighbors is None else int(_checks.not_negative("max_neighbors", max_neighbors))
+        fill = self.n_atoms if fill is None else fill
+        compact = self.rows, self.columns, self.owners, self.image_shifts
+        return NeighborMatrix(*neighbor_matrix(*compact, self.half, width, fill))
+
     def padded(self) -> Tensor:
         """Compact rows as a matrix, (max_neighbors, width) int32: column k holds the entries of row k.
 
@@ -184,14 +256,8 @@ class NeighborList:
         """r_ij = r_j + S·cell − r_i of every listed pair, (n_pairs, 3) Å; differentiable in both arguments."""
         self._check(positions, cell)
         _checks.tensor("cell", cell, dtypes=(positions.dtype,))
-        i, j = self.edge_index
-        shifts = self.unit_shifts.to(positions.dtype)
-        if cell.dim() == 2:
-            offset = shifts @ cell
-        else:
-            system = torch.bucketize(i, self.batch_ptr[1:], right=True)
-            offset = (shifts.unsqueeze(1) @ cell[system]).squeeze(1)
-        return positions[j] - positions[i] + offset
+        batched, _ = cells.as_batch(cell, self.pbc, self.n_systems)
+        return neighbor_vectors(positions, batched, self.batch_ptr, self.edge_index, self.unit_shifts, self.row_ptr)
 
     def distances(self, positions: Tensor, cell: Tensor) -> Tensor:
         """|r_ij| of every listed pair, (n_pairs,) Å; differentiable."""
@@ -225,26 +291,20 @@ class NeighborList:
                 f" {cutoff} Å; call `update` first"
             )
         positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
-        completed = self._completed(cell)
-        system = torch.bucketize(self.owners.to(torch.int64), self.batch_ptr[1:], right=True)
-        offset = (self.image_shifts.to(torch.float64).unsqueeze(1) @ completed[system]).squeeze(1)
-        extended = positions[self.owners.to(torch.int64)] + offset
-        row = torch.repeat_interleave(torch.arange(self.n_atoms, device=positions.device), self.rows.diff())
-        keep = (extended[self.columns.to(torch.int64)] - extended[row]).square().sum(-1) < cutoff * cutoff
-        inner = object.__new__(NeighborList)
-        inner.__dict__.update(self.__dict__)
-        inner.cutoff, inner.skin, inner._edges, inner.n_rebuilds = float(cutoff), 0.0, None, 0
-        inner._padded = inner._late = None
-        inner.reference_positions, inner.reference_cell, inner._reference_cells = (
-            positions.clone(),
-            cell.clone(),
+        positions, completed = positions.clone(), self._completed(cell)
+        compact = self.rows, self.columns, self.owners, self.image_shifts
+        rows, columns = neighbor_shorten(positions, completed, self.batch_ptr, *compact, float(cutoff))
+        inner = NeighborList.of_rows(
+            (rows, columns, self.owners, self.image_shifts),
+            positions,
             completed,
+            self.pbc,
+            float(cutoff),
+            self.batch_ptr,
+            self.half,
+            skin=0.0,
         )
-        inner.columns = self.columns[keep]
-        kept = torch.zeros(self.n_atoms, dtype=torch.int64, device=positions.device).index_add_(
-            0, row, keep.to(torch.int64)
-        )
-        inner.rows = torch.cat([kept.new_zeros(1), kept.cumsum(0)])
+        inner.reference_cell, inner._complete = cell.clone(), self._complete
         return inner
 
     def used_skin(self, positions: Tensor, cell: Tensor) -> float:
@@ -332,24 +392,7 @@ class NeighborList:
 
     def _expanded(self) -> tuple[Tensor, Tensor, Tensor]:
         if self._edges is None:
-            n_atoms = self.n_atoms
-            centre = self.owners[:n_atoms].to(torch.int64)
-            row_of_atom = torch.empty_like(centre)
-            row_of_atom[centre] = torch.arange(n_atoms, device=centre.device)
-            counts = self.rows.diff()[row_of_atom]
-            row_ptr = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-            i = torch.repeat_interleave(torch.arange(n_atoms, device=centre.device), counts)
-            start = self.rows[:-1][row_of_atom] - row_ptr[:-1]
-            entry = self.columns[torch.arange(i.numel(), device=i.device) + start[i]].to(torch.int64)
-            j = self.owners[entry].to(torch.int64)
-            shifts = self.image_shifts[entry] - self.image_shifts[row_of_atom[i]]
-            if self.half:
-                first, second, third = shifts.unbind(1)
-                leading = torch.where(first != 0, first, torch.where(second != 0, second, third))
-                keep = (i < j) | ((i == j) & (leading > 0))
-                i, j, shifts = i[keep], j[keep], shifts[keep]
-                row_ptr = torch.cat([counts.new_zeros(1), torch.bincount(i, minlength=n_atoms).cumsum(0)])
-            self._edges = torch.stack([i, j]), shifts.contiguous(), row_ptr
+            self._edges = neighbor_edges(self.rows, self.columns, self.owners, self.image_shifts, self.half)
         return self._edges
 
     def __repr__(self) -> str:

@@ -7,12 +7,14 @@ import ctypes
 import torch
 from torch import Tensor
 
+from .. import _cuda
 from .._library import Kernel, define_op
 from .._native import bind, load_error
 from ..errors import CapacityError, NonFiniteError
+from .device_build import compact_rows
 
 _build = bind("rk_neighbors_build", "ppippfipp")
-_export = bind("rk_neighbors_export", "ppipppp")
+_export = bind("rk_neighbors_export", "ppiipppp")
 _stale = bind("rk_neighbors_stale", "pppippffip")
 
 
@@ -54,6 +56,7 @@ def _build_cpu(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor,
         handle,
         batch_ptr.data_ptr(),
         n_systems,
+        torch.get_num_threads(),
         row_ptr.data_ptr(),
         columns.data_ptr(),
         owners.data_ptr(),
@@ -63,9 +66,7 @@ def _build_cpu(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor,
 
 
 def _build_cuda(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor, cutoff: float):
-    # Built on the host, at rebuilds only; a step between rebuilds transfers nothing.
-    rows = _build_cpu(positions.cpu(), cells.cpu(), pbc.cpu(), batch_ptr.cpu(), cutoff)
-    return tuple(part.to(positions.device) for part in rows)
+    return compact_rows(positions.to(torch.float64), cells.to(torch.float64), pbc, batch_ptr, cutoff)
 
 
 def _fake(positions: Tensor, cells: Tensor, pbc: Tensor, batch_ptr: Tensor, cutoff: float):
@@ -84,7 +85,7 @@ neighbor_rows = define_op(
     " -> (Tensor row_ptr, Tensor columns, Tensor owners, Tensor shifts)",
     kernels={
         "cpu": Kernel(_build_cpu, "C++ cell list, threads and SIMD", load_error),
-        "cuda": Kernel(_build_cuda, "C++ cell list on the host, copied to the device", load_error),
+        "cuda": Kernel(_build_cuda, "CUDA C++ cell list", _cuda.missing),
     },
     fake=_fake,
 )

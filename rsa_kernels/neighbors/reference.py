@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 
 import torch
@@ -12,7 +11,7 @@ from .. import cells
 
 
 def neighbor_pairs(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
-    """All (i, j, S) with 0 < |r_j + S·cell − r_i| < cutoff, or at distance 0 with j ≠ i or S ≠ 0, of one system.
+    """All (i, j, S) with |r_j + S·cell − r_i| < cutoff and (j, S) ≠ (i, 0), of one system, in this order.
 
     Parameters
     ----------
@@ -31,9 +30,12 @@ def neighbor_pairs(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) 
         (2, n_pairs) int64, rows i and j.
     unit_shifts : Tensor
         (n_pairs, 3) int32.
+
+    Notes
+    -----
+    Sorted by i, then j, then the components of S. Memory: 25 bytes for every pair of atoms and every image considered.
     """
-    n_atoms = positions.shape[0]
-    if n_atoms == 0:
+    if positions.shape[0] == 0:
         return torch.zeros((2, 0), dtype=torch.int64), torch.zeros((0, 3), dtype=torch.int32)
     completed = cells.complete(cell.unsqueeze(0), pbc.unsqueeze(0))[0]
     fractional = positions @ torch.linalg.inv(completed)
@@ -42,14 +44,11 @@ def neighbor_pairs(positions: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) 
         math.ceil(cutoff / float(height) + width) if periodic else 0
         for height, width, periodic in zip(cells.heights(completed), spread, pbc.tolist(), strict=True)
     ]
-    edges, shifts = [], []
-    for triplet in itertools.product(*(range(-n, n + 1) for n in reach)):
-        shift = torch.tensor(triplet, dtype=positions.dtype) @ completed
-        distance = (positions.unsqueeze(0) + shift - positions.unsqueeze(1)).norm(dim=-1)
-        within = distance < cutoff
-        if triplet == (0, 0, 0):
-            within.fill_diagonal_(False)
-        found = within.nonzero().T
-        edges.append(found)
-        shifts.append(torch.tensor(triplet, dtype=torch.int32).expand(found.shape[1], 3))
-    return torch.cat(edges, dim=1), torch.cat(shifts)
+    shifts = torch.cartesian_prod(*(torch.arange(-n, n + 1) for n in reach))
+    images = positions[:, None, :] + shifts.to(positions.dtype) @ completed  # (j, S, 3)
+    squared = (images[None] - positions[:, None, None, :]).square().sum(-1)  # (i, j, S)
+    within = squared < cutoff * cutoff
+    nothing = int((shifts == 0).all(dim=1).nonzero())
+    within[:, :, nothing].fill_diagonal_(False)
+    i, j, image = within.nonzero(as_tuple=True)
+    return torch.stack([i, j]), shifts[image].to(torch.int32)

@@ -167,10 +167,11 @@ def energy_cpu(*arguments):
 
 
 def energy_cuda(*arguments):
-    """`pair_energy` by Triton; NaN where a pair is closer than r_min."""
+    """`pair_energy` by Triton; NaN where a pair is closer than r_min, or a position is not finite."""
     per_atom, _, _, _, closest = evaluate_cuda(*arguments, False, False, True)
-    # Nothing waits for the device here: too close a pair shows as NaN, never as a plausible number.
-    return torch.where(closest < arguments[6], torch.nan, per_atom)
+    # Nothing waits for the device here: too close a pair shows as NaN, never as a plausible number. `closest` is NaN
+    # where forces are, and energies need not be.
+    return torch.where(closest >= arguments[6], per_atom, torch.nan)
 
 
 def backward_cpu(

@@ -12,7 +12,7 @@ from .. import _checks, cells
 from .._library import Kernel, define_op, triton_missing
 from .._native import load_error
 from ..errors import NonFiniteError
-from ..neighbors import NeighborList
+from ..neighbors import DeviceList, NeighborList
 from .kernels import (
     backward_cpu,
     backward_cuda,
@@ -54,7 +54,7 @@ def evaluate(
     positions: Tensor,
     cell: Tensor,
     atomic_numbers: Tensor,
-    neighbors: NeighborList,
+    neighbors: NeighborList | DeviceList,
     *,
     energy: bool = True,
     virial: bool = True,
@@ -83,8 +83,9 @@ def evaluate(
         (3, 3) or (n_systems, 3, 3) Å.
     atomic_numbers : Tensor
         (n_atoms,) int64.
-    neighbors : NeighborList
-        Valid for these positions, with a cutoff of at least the table's.
+    neighbors : NeighborList or DeviceList
+        Valid for these positions, with a cutoff of at least the table's. A `DeviceList` that is not, because its
+        buffers were too small, makes everything NaN (on a CPU: an error).
     energy, virial, per_atom_energy : bool
         What to compute besides the forces; leaving out what is not needed saves time.
 
@@ -117,6 +118,8 @@ def evaluate(
         )
     arguments = _arguments(table, positions, cell, atomic_numbers, neighbors)
     atoms, energies, forces, virials, closest = pair_evaluate(*arguments, energy, virial, per_atom_energy)
+    if isinstance(neighbors, DeviceList):
+        energies, atoms = energies + neighbors.poison, atoms + neighbors.poison  # NaN positions do not make them NaN
     return PairResult(
         energies if energy else None, forces, virials if virial else None, atoms if per_atom_energy else None, closest
     )
@@ -139,7 +142,7 @@ def check_closest(table: PairTable, closest: Tensor) -> None:
 
 
 def energy(
-    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList
+    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList | DeviceList
 ) -> Tensor:
     """Differentiable energy of a tabulated pair potential, (n_systems,) eV; its backward is the force.
 
@@ -159,18 +162,24 @@ def energy(
 
 
 def per_atom_energy(
-    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList
+    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList | DeviceList
 ) -> Tensor:
     """Differentiable per-atom energies E_i = ½ Σ_j φ(r_ij), (n_atoms,) eV. Parameters as in `evaluate`."""
     _check(table, positions, cell, atomic_numbers, neighbors)
     return pair_energy(*_arguments(table, positions, cell, atomic_numbers, neighbors))
 
 
-def _check(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList) -> None:
+def _check(
+    table: PairTable,
+    positions: Tensor,
+    cell: Tensor,
+    atomic_numbers: Tensor,
+    neighbors: NeighborList | DeviceList,
+) -> None:
     if not isinstance(table, PairTable):
         raise TypeError(f"`table` must be a PairTable, got {type(table).__name__}")
-    if not isinstance(neighbors, NeighborList):
-        raise TypeError(f"`neighbors` must be a NeighborList, got {type(neighbors).__name__}")
+    if not isinstance(neighbors, NeighborList | DeviceList):
+        raise TypeError(f"`neighbors` must be a NeighborList or DeviceList, got {type(neighbors).__name__}")
     device = neighbors.rows.device
     _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32), device=device)
     _checks.shape("positions", positions, neighbors.n_atoms, 3)
@@ -187,9 +196,11 @@ def _check(table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Te
 
 
 def _arguments(
-    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList
+    table: PairTable, positions: Tensor, cell: Tensor, atomic_numbers: Tensor, neighbors: NeighborList | DeviceList
 ) -> tuple:
     batched, _ = cells.as_batch(cell, neighbors.pbc, neighbors.n_systems)
+    if isinstance(neighbors, DeviceList):
+        batched = batched + neighbors.poison  # a list that is not good makes all positions NaN
     return (
         positions,
         batched,

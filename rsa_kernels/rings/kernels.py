@@ -109,12 +109,17 @@ def count(
     criterion: int,
     max_size: int,
 ):
-    """Rings through every node by size, and shortest closed paths per angle."""
+    """Rings through every node by size, and shortest closed paths per angle (King) or link end (Guttman)."""
     per_node = torch.zeros((rows.numel() - 1, max_size + 1), dtype=torch.int32, device=rows.device)
-    multiplicity = torch.zeros_like(by_angle, memory_format=torch.contiguous_format)
+    multiplicity = torch.zeros(paths_shape(by_angle, by_end, criterion), dtype=torch.int32, device=rows.device)
     known = (criterion, by_angle.contiguous(), by_end.contiguous())
     _search("count", (rows, ends, back, angle_rows), max_size, known, (per_node, multiplicity, None, None))
     return per_node, multiplicity
+
+
+def paths_shape(by_angle: Tensor, by_end: Tensor, criterion: int):
+    """Shape of the numbers of shortest closed paths."""
+    return by_end.shape if criterion == GUTTMAN else by_angle.shape
 
 
 def members(

@@ -35,7 +35,9 @@ def _shortest_fake(rows: Tensor, ends: Tensor, back: Tensor, angle_rows: Tensor,
 
 
 def _count_fake(rows, ends, back, angle_rows, by_angle, by_end, criterion, max_size):
-    return ends.new_empty((rows.shape[0] - 1, max_size + 1)), by_angle.new_empty(by_angle.shape)
+    return ends.new_empty((rows.shape[0] - 1, max_size + 1)), ends.new_empty(
+        kernels.paths_shape(by_angle, by_end, criterion)
+    )
 
 
 def _members_fake(rows, ends, back, angle_rows, by_angle, by_end, criterion, max_size, size):

@@ -148,10 +148,9 @@ class RingStatistics:
         # A ring of size n passes n nodes.
         sizes = torch.arange(max_size + 1, device=self.nodes.device)
         self.counts = self.per_node.sum(0, dtype=torch.int64) // sizes.clamp(min=1)
-        if code == op.KING:
-            self.shortest, self.multiplicity = by_angle, multiplicity
-        elif code == op.GUTTMAN:
-            self.shortest, self.multiplicity = by_end, self._paths_at_ends(by_angle, by_end, multiplicity)
+        if code != op.PRIMITIVE:
+            self.shortest = by_angle if code == op.KING else by_end
+            self.multiplicity = multiplicity
         if self.shortest is not None:
             self.shortest_counts = torch.bincount(self.shortest, minlength=max_size + 1)
 
@@ -175,15 +174,6 @@ class RingStatistics:
         nodes = torch.stack((first[chosen], ends[chosen, 0].long()), dim=1)
         shifts = torch.stack((torch.zeros_like(ends[chosen, 1:]), ends[chosen, 1:]), dim=1)
         return nodes, shifts
-
-    def _paths_at_ends(self, by_angle: Tensor, by_end: Tensor, multiplicity: Tensor) -> Tensor:
-        """Shortest closed paths through a link: those of the angles at its end that are as small."""
-        paths = torch.zeros_like(by_end)
-        for column in (1, 2):
-            end = self.angles[:, column]
-            as_small = (by_end[end] == by_angle) & (by_angle > 0)
-            paths.index_add_(0, end[as_small], multiplicity[as_small])
-        return paths
 
     @property
     def angles(self) -> Tensor:
