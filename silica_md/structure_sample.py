@@ -12,6 +12,7 @@ from ase.data import atomic_numbers
 from torch import Tensor
 
 import rsa_kernels as rk
+from rsa_kernels import _library
 from rsa_kernels._nvtx import annotated
 
 from .analysis import weights
@@ -89,8 +90,10 @@ class StructureSampler:
     Notes
     -----
     Nothing of the state or of a neighbour list is changed and no random number is drawn, so a run ends in the
-    same bits with samples and without. All bonds come from one neighbour search at the longest cutoff. Cost:
-    `python -m profiling bench observers`.
+    same bits with samples and without. All bonds come from one neighbour search at the longest cutoff. On a CPU the
+    same state gives the same sample to the bit, on any number of threads. For a state on a GPU, S(Q) and rings are
+    done there if the packages they take (cufinufft, CuPy) are installed, else on the host (not yet run on a GPU).
+    Cost: `python -m profiling bench observers`.
     """
 
     def __init__(self, numbers: Tensor):
@@ -172,10 +175,10 @@ class StructureSampler:
 
     def _scattering(self, state):
         """S(Q) and its first peak."""
+        where = kernel_device("structure_sums", state.positions.device)
+        atoms = (x.to(where) for x in (state.positions, state.cell, state.atomic_numbers))
         with one_thread(), torch.no_grad():
-            factor = rk.structure_factor(
-                state.positions, state.cell, state.atomic_numbers, Q_MAX, DQ, tolerance=TOLERANCE
-            )
+            factor = rk.structure_factor(*atoms, Q_MAX, DQ, tolerance=TOLERANCE)
         partials = {label(a, b): self._partial(factor, a, b) for a, b in self.composition.pairs}
         neutron = weights.neutron(partials, self.composition)
         # The stored curve is fitted, so that whoever fits it again finds the same.
@@ -206,8 +209,11 @@ class StructureSampler:
             sample[f"angle/{name}/mean"], sample[f"angle/{name}/width"] = angles.means.get(name, nothing)
         if self._network:
             sample["qn"] = _histogram(bridging_counts(bonds, composition))
-            sample |= {f"rings/{name}": counts for name, counts in silicon_rings(bonds, composition).items()}
+            sample |= {f"rings/{name}": counts for name, counts in self._rings(bonds, state.positions.device).items()}
         return sample
+
+    def _rings(self, bonds, device):
+        return silicon_rings(bonds, self.composition, device=kernel_device("ring_count", device))
 
     def bonds(self, state: State) -> Pairs:
         """All bonds of a state, both directions, sorted by the first atom."""
@@ -216,6 +222,12 @@ class StructureSampler:
         with one_thread():  # a millisecond's work, done before a second thread is awake
             nl = rk.neighbor_list(state.positions, state.cell, state.pbc, max(self.cutoffs.values()))
             return bonds_among(pairs_of(nl, state.positions, state.cell), self.composition, self.cutoffs)
+
+
+def kernel_device(op: str, device: torch.device) -> torch.device:
+    """Where an op is done for a state on `device`: there, or on the host where a GPU lacks the packages it takes."""
+    kernel = _library.REGISTRY[op].kernels.get(device.type)
+    return device if kernel is not None and kernel.missing() is None else torch.device("cpu")
 
 
 @contextlib.contextmanager

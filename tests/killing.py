@@ -29,7 +29,7 @@ CONFIG = config.from_dict(
         "device": "cpu",
         "log_every": 10,
         "frame_ps": 0.05,
-        "observe_ps": 0.04,
+        "observe_ps": 0.08,
         "checkpoint_seconds": 0.03,
         "segment": [
             {"name": "melt", "temperature_K": 4000.0, "duration_ps": 0.3, "relaxation_fs": 50.0},

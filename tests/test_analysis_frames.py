@@ -103,6 +103,14 @@ def test_xyz_is_read_as_ase_reads_it(tmp_path):
         np.testing.assert_array_equal(atoms.get_momenta(), expected.get_momenta())
 
 
+def test_the_old_dialect_with_the_cell_behind_the_atoms(tmp_path):
+    frame = "2\nno comment\nSi 0 0 0\nO 1 0 0\nVEC1 5 0 0\nVEC2 0 6 0\nVEC3 0 0 7\n"
+    (tmp_path / "old.xyz").write_text(2 * frame)
+    file = FrameFile(tmp_path / "old.xyz")
+    assert len(file) == 2
+    assert [file.read(number).cell.lengths().tolist() for number in range(2)] == [[5, 6, 7]] * 2
+
+
 def test_a_frame_that_was_not_finished_is_left_out_or_named(tmp_path):
     path = tmp_path / "trajectory.xyz"
     writer, state = TrajectoryWriter(path), State.from_ase(glassy())

@@ -4,7 +4,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from native_settings import threads
 
+from rsa_kernels import _library
 from silica_md import checkpoint, config, quench
 from silica_md.analysis.bond_angles import bond_angles
 from silica_md.analysis.bonds import bonds_of
@@ -21,7 +23,7 @@ from silica_md.folder import RunFolder
 from silica_md.start import random_start
 from silica_md.state import State
 from silica_md.structure_log import StructureLog, read_structure_log
-from silica_md.structure_sample import Column, StructureSampler
+from silica_md.structure_sample import Column, StructureSampler, kernel_device
 
 SHORT = {
     "atoms": 96,
@@ -101,6 +103,30 @@ def test_first_peak_of_a_glass_is_found(shared):
     assert sample["first_peak/position"] == pytest.approx(1.637, abs=0.005)
     assert sample["first_peak/height"] > 1.2
     assert np.array_equal(sample["rings/primitive"][3:9], [18, 141, 424, 502, 502, 220])
+
+
+def test_the_same_state_gives_the_same_sample_on_any_number_of_threads(shared):
+    import ase.io
+
+    state = State.from_ase(ase.io.read(shared / "data" / "networks" / "sio2_glass_rmc_3000.xyz"))
+    sampler, samples = StructureSampler(state.atomic_numbers), []
+    for count in (1, 2, 2, 3):
+        with threads(count):
+            samples.append(sampler.take(state))
+            assert torch.get_num_threads() == count
+    for sample in samples[1:]:
+        for name, value in sample.items():
+            np.testing.assert_array_equal(value, samples[0][name], err_msg=name)
+
+
+def test_work_falls_back_to_the_host_where_a_gpu_lacks_a_package(monkeypatch):
+    kernels = _library.REGISTRY["structure_sums"].kernels
+    gpu = torch.device("cuda")
+    monkeypatch.setitem(kernels, "cuda", _library.Kernel(None, "none", lambda: "it is not installed"))
+    assert kernel_device("structure_sums", gpu) == torch.device("cpu")
+    monkeypatch.setitem(kernels, "cuda", _library.Kernel(None, "some", lambda: None))
+    assert kernel_device("structure_sums", gpu) == gpu
+    assert kernel_device("structure_sums", torch.device("cpu")) == torch.device("cpu")
 
 
 def test_samples_change_no_bit_of_the_run(tmp_path):

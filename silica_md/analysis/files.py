@@ -58,6 +58,9 @@ class FrameFile:
         with open(self.path, "rb") as file:
             position = 0
             while (line := file.readline()).strip():  # an unfinished frame of a run begins with a blank count
+                if starts and line.startswith(b"VEC"):  # the cell of the frame before, in an old dialect
+                    position = file.tell()
+                    continue
                 starts.append(position)
                 n_atoms = int(line)
                 comments.append(file.readline().decode())

@@ -15,7 +15,9 @@ CRITERIA = {"king": "King", "guttman": "Guttman", "primitive": "primitive"}
 MAX_SIZE = 12
 
 
-def silicon_rings(bonds: Pairs, composition: Composition, max_size: int = MAX_SIZE) -> dict[str, np.ndarray]:
+def silicon_rings(
+    bonds: Pairs, composition: Composition, max_size: int = MAX_SIZE, device: torch.device | str = "cpu"
+) -> dict[str, np.ndarray]:
     """Count the distinct rings of the Si–O–Si network of a frame, by size and definition.
 
     The size is the number of silicon atoms. A ring is counted once however many atoms, angles or bonds it is the
@@ -29,6 +31,8 @@ def silicon_rings(bonds: Pairs, composition: Composition, max_size: int = MAX_SI
     composition : Composition
     max_size : int
         Largest ring looked for.
+    device : torch.device or str
+        Where.
 
     Returns
     -------
@@ -47,13 +51,12 @@ def silicon_rings(bonds: Pairs, composition: Composition, max_size: int = MAX_SI
     silicon, oxygen = (composition.species.index(symbol) for symbol in ("Si", "O"))
     first, second = codes[bonds.i], codes[bonds.j]
     network = bonds.select(((first == silicon) & (second == oxygen)) | ((first == oxygen) & (second == silicon)))
-    edges = torch.from_numpy(np.stack([network.i, network.j]))
-    shifts, nodes = torch.from_numpy(network.shifts), torch.from_numpy(codes == silicon)
-    return {
-        criterion: rk.ring_statistics(
-            edges, shifts, composition.n_atoms, criterion=criterion, max_size=max_size, nodes=nodes
-        )
-        .counts.cpu()
-        .numpy()
-        for criterion in CRITERIA
-    }
+    edges, shifts, nodes = (
+        torch.from_numpy(array).to(device)
+        for array in (np.stack([network.i, network.j]), network.shifts, codes == silicon)
+    )
+    found = {}
+    for criterion in CRITERIA:
+        rings = rk.ring_statistics(edges, shifts, composition.n_atoms, criterion, max_size, nodes)
+        found[criterion] = rings.counts.cpu().numpy()
+    return found
