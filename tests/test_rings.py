@@ -251,6 +251,20 @@ def test_threads_change_no_bit(criterion):
             assert torch.equal(rings.multiplicity, results[0].multiplicity)
 
 
+def test_links_of_many_atoms_do_not_depend_on_threads():
+    edge_index, unit_shifts, n_atoms = supercell(*DIAMOND, 2, (21, 21, 20))  # enough for threads to be used
+    order = torch.randperm(edge_index.shape[1], generator=torch.Generator().manual_seed(0))
+    built = []
+    for count in (1, 2):
+        with threads(count):
+            links = rk.rings.links.build(
+                edge_index[:, order], unit_shifts[order], n_atoms, torch.arange(n_atoms) % 2 == 0
+            )
+        built.append((links.nodes, *links.net, links.bridges))
+    assert n_atoms > 16384 and built[0][0].numel() == n_atoms // 2 and set(links.degrees.tolist()) == {12}
+    assert all(torch.equal(one, other) for one, other in zip(*built, strict=True))
+
+
 def test_members_are_closed_paths_of_bonds():
     edge_index, unit_shifts, n_atoms = disordered()
     rings = rk.ring_statistics(edge_index, unit_shifts, n_atoms, "king", 9)

@@ -7,7 +7,7 @@ using rk::rings::Link;
 
 namespace {
 
-constexpr int64_t WORTH_THREADS = 2048;
+constexpr int64_t WORTH_THREADS = 16384;  // rows; below, starting threads takes longer than a pass
 
 template <class Item>
 int64_t each(int64_t n, int64_t threads, Item item) {
