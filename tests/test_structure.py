@@ -2,10 +2,8 @@
 
 import itertools
 import math
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -504,14 +502,6 @@ def test_without_finufft_the_grid_says_how_to_get_it(monkeypatch):
     with pytest.raises(rk.errors.BackendUnavailableError, match=r"'grid'.*pip install finufft"):
         nufft._import("finufft", nufft.finufft_missing)
     assert "pip install cufinufft" in (nufft.cufinufft_missing() or "pip install cufinufft")
-
-
-def test_readme_python_runs():
-    text = (Path(rk.structure.__file__).parent / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
-    assert blocks
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), {})
 
 
 def test_importing_brings_no_optional_package():
