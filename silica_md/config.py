@@ -93,7 +93,7 @@ class Config:
     pressure_GPa: float = 0.0
     segment: tuple[Segment, ...] = ()
     frame_ps: float = 2.0
-    observe_ps: float = 2.0
+    observe_ps: float = 2.5
     log_every: int = 100
     skin: float = 1.0
     checkpoint_seconds: float = 20.0
