@@ -26,6 +26,7 @@ from .forcefield import ForceField
 from .record import Recorder
 from .schedule import Schedule
 from .state import State
+from .structure_sample import why_on_host
 from .trajectory import write_structure
 from .watch import UnsoundError
 
@@ -76,6 +77,8 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
             held.enter_context(folder.created(config))
         if isinstance(field.potential, potentials.EwaldPotential) and not saved:
             say(field.potential.description)
+        if config.observe_ps and (reason := why_on_host("structure_sums", device)):
+            say(f"S(Q) of the samples is summed on the host: {reason}")
         recorder = held.enter_context(Recorder(folder, schedule, state, observed=config.observe_ps > 0.0))
         try:
             if saved:
@@ -197,10 +200,9 @@ def choose_device(name: str) -> torch.device:
     BackendUnavailableError
         "cuda" was asked for and cannot be had.
     """
-    kernel = _library.REGISTRY["pair_evaluate"].kernels.get("cuda")
-    missing = "there is no GPU that torch can use" if not torch.cuda.is_available() else None
-    if missing is None:
-        missing = "the pair potentials have no kernel for it" if kernel is None else kernel.missing()
+    missing = None if torch.cuda.is_available() else "there is no GPU that torch can use"
+    for op in ("pair_evaluate", "neighbor_rows"):
+        missing = missing or _library.REGISTRY[op].kernels["cuda"].missing()
     if name == "cuda" and missing:
         raise BackendUnavailableError(f"`device` cuda cannot be used: {missing}; use --device cpu")
     return torch.device("cpu" if missing or name == "cpu" else "cuda")

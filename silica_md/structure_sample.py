@@ -226,8 +226,13 @@ class StructureSampler:
 
 def kernel_device(op: str, device: torch.device) -> torch.device:
     """Where an op is done for a state on `device`: there, or on the host where a GPU lacks the packages it takes."""
+    return device if why_on_host(op, device) is None else torch.device("cpu")
+
+
+def why_on_host(op: str, device: torch.device) -> str | None:
+    """Why an op is not done on the device of a state but on the host; None if it is done there."""
     kernel = _library.REGISTRY[op].kernels.get(device.type)
-    return device if kernel is not None and kernel.missing() is None else torch.device("cpu")
+    return "it has no kernel for the device" if kernel is None else kernel.missing()
 
 
 @contextlib.contextmanager

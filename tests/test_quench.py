@@ -352,3 +352,13 @@ def test_gpu_is_refused_by_name_where_there_is_none():
     with pytest.raises(RuntimeError, match=r"`device` cuda cannot be used.*--device cpu"):
         quench.choose_device("cuda")
     assert quench.choose_device("auto") == torch.device("cpu")
+
+
+def test_gpu_is_refused_where_a_kernel_of_a_step_cannot_run_there(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for op, reason in (("pair_evaluate", None), ("neighbor_rows", "CuPy is not installed; pip install cupy-cuda13x")):
+        kernel = _library.Kernel(print, "", lambda reason=reason: reason)
+        monkeypatch.setitem(_library.REGISTRY[op].kernels, "cuda", kernel)
+    with pytest.raises(RuntimeError, match=r"`device` cuda cannot be used: CuPy is not installed; pip install"):
+        quench.choose_device("cuda")
+    assert quench.choose_device("auto") == torch.device("cpu")
