@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from rsa_kernels import _library
 from silica_md import checkpoint, config, quench, start
 from silica_md.errors import ConfigError, RunAborted, RunExistsError
 from silica_md.folder import RunFolder
