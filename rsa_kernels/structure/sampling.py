@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import random
 from . import bins
 from .bins import Shells
-from .lattice import Box, boxes, extents, radial_range
+from .lattice import Box, boxes, extents
 from .nufft import HIGH, LOW, upsampling
 
 SECONDS_PER_POINT = {LOW: 7.0e-7, HIGH: 3.6e-7}
@@ -106,14 +106,12 @@ def draw(gram: Tensor, shells: Shells, edge: int, per_shell: int, seed: int) -> 
     wanted = available.clamp_max(per_shell)
     taken, counts = [], torch.zeros(shells.n_bins, dtype=torch.int64)
     for k in order:
-        nearest, farthest = radial_range(gram, everything[k])
-        low = min(max(int(nearest / shells.dq) - 1 - shells.first, 0), shells.n_bins)
-        high = min(max(int(farthest / shells.dq) + 2 - shells.first, low), shells.n_bins)
-        missing = (counts[low:high] < wanted[low:high]).nonzero().flatten()
-        if missing.numel() == 0:
+        reached = shells.of_box(gram, everything[k])[1]
+        missing = counts[reached] < wanted[reached]
+        if not bool(missing.any()):
             continue
         of_box = bins.counts(gram, everything[k], shells)
-        if bool((of_box[low:high][missing] > 0).any()):
+        if bool((of_box[reached][missing] > 0).any()):
             taken.append(everything[k])
             counts += of_box
     return taken, counts, available
