@@ -165,7 +165,7 @@ def test_composed_with_what_moves_the_atoms():
             step = torch.zeros_like(base)
             step[atom, axis] = 1e-4
             forward, back = (square((0.2 * base + s * step).requires_grad_()) for s in (1, -1))
-            difference = float(forward - back) / 2e-4
+            difference = float((forward - back).detach()) / 2e-4
             assert float(found[atom, axis]) == pytest.approx(difference, rel=1e-5, abs=1e-4 * float(found.abs().max()))
 
 

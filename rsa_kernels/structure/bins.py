@@ -6,6 +6,7 @@ an edge count as on it. Bins are numbered from 1; `Shells` looks at first + 1 â€
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from .. import _native
 from .lattice import Box, miller_of, radial_range
 
 EDGE = 1e-9
+WORTH_THREADS = 1 << 18
+"""Modes of a box from which on several threads are faster than one."""
 _counts = _native.bind("rk_structure_counts", "ppfiiip")
 _sums = _native.bind("rk_structure_sums", "ppfiiippipp")
 _field = _native.bind("rk_structure_field", "ppfiiippip")
@@ -67,7 +70,7 @@ def counts(gram: Tensor, box: Box, shells: Shells) -> Tensor:
     if inside.n_bins:
         part = torch.zeros(inside.n_bins, dtype=torch.int64)
         g, b = gram.cpu().contiguous(), torch.tensor(box)
-        _counts(g.data_ptr(), b.data_ptr(), *inside, torch.get_num_threads(), part.data_ptr())
+        _counts(g.data_ptr(), b.data_ptr(), *inside, _threads(box), part.data_ptr())
         out[where] = part
     return out
 
@@ -93,7 +96,7 @@ def sums(x: Tensor, y: Tensor, gram: Tensor, box: Box, shells: Shells, out: Tens
         x.shape[0],
         x.data_ptr(),
         y.data_ptr(),
-        torch.get_num_threads(),
+        _threads(box),
         part.data_ptr(),
         None if squares is None else part_squares.data_ptr(),
     )
@@ -118,10 +121,14 @@ def field(g: Tensor, x: Tensor, gram: Tensor, box: Box, shells: Shells) -> Tenso
         x.shape[0],
         weights.data_ptr(),
         x.data_ptr(),
-        torch.get_num_threads(),
+        _threads(box),
         out.data_ptr(),
     )
     return out
+
+
+def _threads(box: Box) -> int:
+    return torch.get_num_threads() if math.prod(box[3:]) >= WORTH_THREADS else 1
 
 
 def _planes(box: Box, device):

@@ -23,6 +23,16 @@ FINEST = 1e-13
 """Smallest tolerance that double precision reaches."""
 
 
+SECONDS_PER_POINT = {LOW: 7.0e-7, HIGH: 3.6e-7}
+"""Spreading one point at a tolerance of 1e-7, on one core."""
+SECONDS_PER_NODE = 3.0e-8
+"""Fourier transform of one node of the finer grid."""
+OVERHEAD = 2.0e-3
+"""Making and starting one transform, seconds."""
+WORTH_THREADS = 2.0e-2
+"""Seconds of work below which one thread is faster: finufft brings its own threads, which wait beside torch's."""
+
+
 def finufft_missing() -> str | None:
     """Why the grid route cannot run on a CPU, or None; looks without importing."""
     return None if importlib.util.find_spec("finufft") else "finufft is not installed; pip install finufft"
@@ -39,6 +49,13 @@ def upsampling(n_points: int, n_modes: int, tolerance: float, device: str = "cpu
     A GPU has memory and transforms fast: always the larger one.
     """
     return HIGH if device == "cuda" or tolerance < LOW_TOLERANCE or n_modes < 2 * n_points else LOW
+
+
+def transform_seconds(n_points: int, edges: tuple[int, ...], factor: float) -> float:
+    """About how long one transform between points and a box of modes takes on one core."""
+    # The finer grid is at least two kernels wide.
+    nodes = math.prod(max(factor * edge, 24.0) for edge in edges)
+    return n_points * SECONDS_PER_POINT[factor] + nodes * SECONDS_PER_NODE + OVERHEAD
 
 
 class Points:
@@ -90,11 +107,12 @@ class Transforms:
     def _run(self, kind: int, points: Points, box: Box, data: Tensor, out: Tensor) -> Tensor:
         shape, device = box[3:], points.phases.device
         factor = upsampling(len(points), math.prod(shape), self.tolerance, device.type)
-        key = (shape, factor, device)
+        threads = torch.get_num_threads() if transform_seconds(len(points), shape, factor) > WORTH_THREADS else 1
+        key = (shape, factor, threads, device)
         held = self._plans.get(kind)
         if held is None or held[0] != key:
             self._plans.pop(kind, None)
-            held = (key, self._plan(kind, shape, factor, device), None)
+            held = (key, self._plan(kind, *key), None)
         if held[2] is not points:
             _set_points(held[1], points.phases)
             held = (key, held[1], points)
@@ -102,7 +120,7 @@ class Transforms:
         _execute(held[1], data, out)
         return out
 
-    def _plan(self, kind: int, shape: tuple[int, ...], factor: float, device: torch.device):
+    def _plan(self, kind: int, shape: tuple[int, ...], factor: float, threads: int, device: torch.device):
         isign = 1 if kind == 1 else -1
         if device.type == "cuda":
             cufinufft = _import("cufinufft", cufinufft_missing)
@@ -118,7 +136,6 @@ class Transforms:
                 gpu_stream=torch.cuda.current_stream(device).cuda_stream,
             )
         finufft = _import("finufft", finufft_missing)
-        threads = torch.get_num_threads()
         return finufft.Plan(
             kind, shape, 1, self.tolerance, isign, dtype="complex128", upsampfac=factor, nthreads=threads
         )

@@ -12,18 +12,12 @@ from torch import Tensor
 from .. import random
 from . import bins
 from .bins import Shells
-from .lattice import Box, boxes, extents, radial_range
-from .nufft import HIGH, LOW, upsampling
+from .lattice import Box, boxes, extents
+from .nufft import HIGH, LOW, transform_seconds, upsampling
 
-SECONDS_PER_POINT = {LOW: 7.0e-7, HIGH: 3.6e-7}
-"""Spreading one point at a tolerance of 1e-7, on one core; only the ratio to the next figure matters."""
-SECONDS_PER_NODE = 3.0e-8
-"""Fourier transform of one node of the finer grid."""
 EDGES = tuple(itertools.product((16, 32, 64, 128, 256), (32, 64, 128, 256, 512)))
 """Candidates for the edges of boxes: thickness along n1, and along n2 and n3."""
 SMALLEST = 16 * 32 * 32
-OVERHEAD = 2.0e-3
-"""Making and starting one transform, seconds."""
 STREAM = 47
 """Of `rsa_kernels.random.bits`: the draw of boxes."""
 BYTES_PER_POINT = 150.0
@@ -49,10 +43,8 @@ def largest_box(
 
 def seconds(n_atoms: int, n_species: int, edges: tuple[int, ...]) -> float:
     """About how long the transforms of all species onto a box of modes take, on one core."""
-    factor = upsampling(max(n_atoms // max(n_species, 1), 1), math.prod(edges), 1e-7)
-    # finufft's finer grid is at least two kernels wide.
-    nodes = math.prod(max(factor * edge, 24.0) for edge in edges)
-    return n_atoms * SECONDS_PER_POINT[factor] + n_species * (nodes * SECONDS_PER_NODE + OVERHEAD)
+    points = [n_atoms // n_species] * n_species
+    return sum(transform_seconds(n, edges, upsampling(n, math.prod(edges), 1e-7)) for n in points)
 
 
 def cover(gram: Tensor, shells: Shells, n_atoms: int, n_species: int, capacity: int) -> list[Box]:
@@ -106,14 +98,12 @@ def draw(gram: Tensor, shells: Shells, edge: int, per_shell: int, seed: int) -> 
     wanted = available.clamp_max(per_shell)
     taken, counts = [], torch.zeros(shells.n_bins, dtype=torch.int64)
     for k in order:
-        nearest, farthest = radial_range(gram, everything[k])
-        low = min(max(int(nearest / shells.dq) - 1 - shells.first, 0), shells.n_bins)
-        high = min(max(int(farthest / shells.dq) + 2 - shells.first, low), shells.n_bins)
-        missing = (counts[low:high] < wanted[low:high]).nonzero().flatten()
-        if missing.numel() == 0:
+        reached = shells.of_box(gram, everything[k])[1]
+        missing = counts[reached] < wanted[reached]
+        if not bool(missing.any()):
             continue
         of_box = bins.counts(gram, everything[k], shells)
-        if bool((of_box[low:high][missing] > 0).any()):
+        if bool((of_box[reached][missing] > 0).any()):
             taken.append(everything[k])
             counts += of_box
     return taken, counts, available
