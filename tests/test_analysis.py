@@ -34,6 +34,11 @@ def test_analysis_of_silica_is_complete_and_json_safe():
     assert ("density", "g/cm³", "2.200", f"{analysis.density:.3f}") == rows[0]
 
 
+def test_a_range_below_the_shortest_vector_is_refused():
+    with pytest.raises(ValueError, match=r"`q_max` must reach the shortest k-vector of the cell, 0\.515 1/Å, got 0\.3"):
+        analyze([glassy()], q_max=0.3)
+
+
 def test_sodium_silicate_is_compared_with_its_own_density_and_qn_but_no_curve():
     analysis = analyze([glassy("Na20Si40O90", 12.8)], q_max=6.0)
     assert analysis.na2o_fraction == pytest.approx(0.2)

@@ -179,3 +179,41 @@ def test_restart_from_the_reference_gives_the_same_list_bit_for_bit(half):
     later = tensor(now[0] + 0.05), tensor(now[1] * 1.01)
     assert again.update(*later) == running.update(*later)
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(compact(again), compact(running), strict=True))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda r, h: (r, 1e-4 * h),
+        lambda r, h: (r + torch.tensor([1e12, 0.0, 0.0]), h),
+        lambda r, h: (r * float("nan"), h),
+        lambda r, h: (r, 0.0 * h),
+        lambda r, h: (r, torch.ones_like(h)),
+    ],
+    ids=["too many images", "too far", "NaN", "no cell", "flat cell"],
+)
+def test_a_failed_update_leaves_the_list_as_it_was(spoil):
+    generator = torch.Generator().manual_seed(3)
+    positions = 9.0 * torch.rand(24, 3, dtype=torch.float64, generator=generator)
+    cell = 9.0 * torch.eye(3, dtype=torch.float64)
+    nl = rk.neighbor_list(positions, cell, True, 4.0, skin=0.5)
+    before = nl.rows, nl.columns, nl.reference_positions.clone(), nl.reference_cell.clone()
+    bad = spoil(positions, cell)
+    for _ in range(2):  # the second time as the first: a list that failed to be built does not pass as valid
+        with pytest.raises(
+            (rk.errors.CapacityError, rk.errors.NonFiniteError, ValueError), match=r"`(cutoff|positions|cell)`"
+        ):
+            nl.update(*bad)
+    assert nl.rows is before[0] and nl.columns is before[1]
+    assert torch.equal(nl.reference_positions, before[2]) and torch.equal(nl.reference_cell, before[3])
+    assert not nl.update(positions, cell)
+
+
+def test_a_cell_without_volume_is_named():
+    positions, cell = torch.zeros(2, 3, dtype=torch.float64), 9.0 * torch.eye(3, dtype=torch.float64)
+    positions[1] = 2.0
+    nl = rk.neighbor_list(positions, cell, True, 4.0, skin=0.5)
+    with pytest.raises(ValueError, match="`cell` must have a volume"):
+        nl.update(positions, torch.ones_like(cell))
+    with pytest.raises(rk.errors.NonFiniteError, match="`positions` holds NaN"):
+        nl.within(3.0, float("nan") * positions, cell)

@@ -6,6 +6,8 @@
 #include <new>
 #include <vector>
 
+#include <omp.h>
+
 using rk::rings::Known;
 using rk::rings::Net;
 using rk::rings::Room;
@@ -76,12 +78,20 @@ private:
 // Calls work(scratch, root) for every root until it succeeds. Returns 0, or -1 where a ball does not fit.
 template <class Work>
 int64_t each_root(const Net& net, int64_t max_size, int64_t threads, Work work) {
-    const std::vector<int32_t> order = breadth_first(net);
     bool failed = false;
     threads = std::max<int64_t>(1, std::min(threads, net.n_nodes / CHUNK));
+    // Made here: no exception may leave a parallel region, nor the C interface.
+    std::vector<int32_t> order;
+    std::vector<std::unique_ptr<Bench>> benches;
+    try {
+        order = breadth_first(net);
+        for (int64_t t = 0; t < threads; ++t) benches.push_back(std::make_unique<Bench>(max_size));
+    } catch (const std::bad_alloc&) {
+        return -1;
+    }
 #pragma omp parallel num_threads(threads) if (threads > 1)
     {
-        Bench bench(max_size);
+        Bench& bench = *benches[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, CHUNK)
         for (int64_t k = 0; k < net.n_nodes; ++k) {
             bool stop;

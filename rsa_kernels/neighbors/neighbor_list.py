@@ -137,14 +137,18 @@ class NeighborList:
         self._build(positions, cell)
 
     def _build(self, positions: Tensor, cell: Tensor) -> None:
+        # Nothing of the list changes before the search has succeeded: after an error it is what it was.
         with torch.no_grad():
-            self.reference_positions = positions.detach().to(torch.float64, copy=True).contiguous()
-            self.reference_cell = cell.detach().to(torch.float64, copy=True).contiguous()
-            self._reference_cells = self._completed(self.reference_cell)
-            self._complete = bool((self._reference_cells == self.reference_cell).all())
-            self.rows, self.columns, self.owners, self.image_shifts = neighbor_rows(
-                self.reference_positions, self._reference_cells, self.pbc, self.batch_ptr, self.cutoff + self.skin
+            reference_positions = positions.detach().to(torch.float64, copy=True).contiguous()
+            reference_cell = cell.detach().to(torch.float64, copy=True).contiguous()
+            reference_cells = self._completed(reference_cell)
+            found = neighbor_rows(
+                reference_positions, reference_cells, self.pbc, self.batch_ptr, self.cutoff + self.skin
             )
+        self.rows, self.columns, self.owners, self.image_shifts = found
+        self.reference_positions, self.reference_cell = reference_positions, reference_cell
+        self._reference_cells = reference_cells
+        self._complete = bool((reference_cells == reference_cell).all())
         self._edges: tuple[Tensor, Tensor, Tensor] | None = None
         self._padded: Tensor | None = None
 
@@ -235,8 +239,10 @@ class NeighborList:
         A row is in the order of (j, S). 20 bytes an element. Made anew at every call.
         """
         for name, value in (("max_neighbors", max_neighbors), ("fill", fill)):
-            if value is not None and not isinstance(value, int):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
                 raise TypeError(f"`{name}` must be an int or None, got {value!r}")
+            if value is not None and not -(1 << 63) <= value < 1 << 63:
+                raise ValueError(f"`{name}` must fit 64 bits, got {value}")
         width = -1 if max_neighbors is None else int(_checks.not_negative("max_neighbors", max_neighbors))
         fill = self.n_atoms if fill is None else fill
         compact = self.rows, self.columns, self.owners, self.image_shifts
@@ -294,6 +300,8 @@ class NeighborList:
         positions = self.reference_positions if positions is None else positions
         cell = self.reference_cell if cell is None else cell
         used = self._used(positions, cell, float(cutoff))
+        if math.isnan(used):
+            raise self._unusable(positions, cell)
         if not cutoff + used <= self.cutoff + self.skin:
             raise ValueError(
                 f"`positions` or `cell` have changed too much ({used:.3f} Å) for this list to hold every pair within"
@@ -352,7 +360,11 @@ class NeighborList:
         Raises
         ------
         rsa_kernels.errors.NonFiniteError
-            A position or the cell is NaN or infinite; the list is left as it was.
+            A position or the cell is NaN or infinite. After this and the next two the list is what it was.
+        ValueError
+            The cell has no volume.
+        rsa_kernels.errors.CapacityError
+            As for `neighbor_list`.
         rsa_kernels.errors.LostNeighborError
             On a GPU only, see Notes.
 
@@ -366,14 +378,20 @@ class NeighborList:
             return self._update_late(positions, cell)
         used = self.used_skin(positions, cell)
         if math.isnan(used):
-            raise NonFiniteError(
-                "`positions` or `cell` holds NaN or infinite values; the neighbour list was not updated"
-            )
+            raise self._unusable(positions, cell)
         if used <= self.skin and self.skin > 0.0:
             return False
         self._build(positions, cell)
         self.n_rebuilds += 1
         return True
+
+    @staticmethod
+    def _unusable(positions: Tensor, cell: Tensor) -> Exception:
+        """What is wrong with positions and cell whose use of the skin is not a number."""
+        for name, value in (("positions", positions), ("cell", cell)):
+            if not bool(torch.isfinite(value).all()):
+                return NonFiniteError(f"`{name}` holds NaN or infinite values; the neighbour list is unchanged")
+        return ValueError(f"`cell` must have a volume, got {cell.tolist()}; the neighbour list is unchanged")
 
     def confirm(self) -> None:
         """Raise what the last `update` would raise if it did not look one call late; waits for a GPU, free on a CPU."""

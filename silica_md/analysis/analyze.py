@@ -91,6 +91,8 @@ def analyze(
     curve = measured.neutron_silica() if na2o == 0 else None
 
     known = factor.q[np.isfinite(neutron_sq)]
+    if not len(known):
+        raise ValueError(f"`q_max` must reach the shortest k-vector of the cell, {factor.q_min:.3f} 1/Å, got {q_max}")
     tr_range = (
         float(max(known[0], curve.q[0] if curve else 0.0)),
         float(min(factor.q_max_reached, curve.q[-1] if curve else np.inf)),

@@ -9,11 +9,9 @@ import torch
 from ase import Atoms
 
 import rsa_kernels as rk
+from rsa_kernels.structure.op import MAX_VECTORS
 
 from .composition import Composition, label
-
-# Half-space k-vectors per frame up to which all are summed; beyond, high Q is sampled.
-MAX_VECTORS = 150_000_000
 
 
 @dataclass(frozen=True)
