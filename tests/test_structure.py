@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from native_settings import threads
-from structure_systems import CELLS, FINE, ROUTES, TRICLINIC, assert_same, batch, system
+from structure_systems import CELLS, FINE, ROUTES, TRICLINIC, System, assert_same, batch, system
 
 import rsa_kernels as rk
 from rsa_kernels.structure import bins, lattice, nufft, sampling
@@ -115,6 +115,41 @@ def test_cpp_and_torch_bins_agree(monkeypatch):
         counted = torch.bincount(slot, weight, shells.n_bins + 2)[1:-1]
         assert counted.sum() > 0
         assert torch.equal(bins.counts(gram, box, shells).double(), counted)
+
+
+def test_planes_summed_in_groups_and_on_threads():
+    """A plane's sums take 30 MB here, so that planes are added two by two."""
+    gram, box = lattice.metric(torch.tensor(TRICLINIC, dtype=torch.float64)), (1, -3, -5, 7, 8, 9)
+    shells = Shells(3e-5, 0, 400_000)
+    x = torch.randn(3, *box[3:], dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    ours, squares, wanted, wanted_squares = (torch.zeros(6, shells.n_bins, dtype=torch.float64) for _ in range(4))
+    bins._sums_torch(x, x, gram, box, shells, wanted, wanted_squares)
+    bins.sums(x, x, gram, box, shells, ours, squares)
+    assert shells.of_box(gram, box)[0].n_bins * 12 * 8 * 3 > 64 << 20
+    assert_same(ours, wanted, 1e-11)
+    assert_same(squares, wanted_squares, 1e-10)
+
+
+def test_lack_of_memory_is_an_error_and_not_the_end(monkeypatch):
+    gram, box = torch.eye(3, dtype=torch.float64), torch.tensor([0, -1, -1, 2, 3, 3])
+    data, many = torch.zeros(64, dtype=torch.float64), 1 << 50
+    start, out = (gram.data_ptr(), box.data_ptr(), 0.1, 0, many), data.data_ptr()
+    assert bins._counts(*start, 2, out) == -3
+    assert bins._sums(*start, 1, out, out, 2, out, None) == -3
+    assert bins._field(*start, 1, out, out, 2, out) == -3
+    one = system()
+    moving = one.positions.clone().requires_grad_()
+    for name, run in {
+        "_counts": lambda: bins.counts(gram, tuple(box.tolist()), Shells(0.1, 0, 30)),
+        "_sums": lambda: one.factor(),
+        "_field": lambda: torch.autograd.grad(System(moving, one.cell, one.species).factor().partials.nansum(), moving),
+    }.items():
+        with monkeypatch.context() as patch, pytest.raises(rk.errors.CapacityError, match="larger `dq`"):
+            patch.setattr(bins, name, lambda *_: -3)
+            run()
+    for dq in (1e-9, 1e-300):
+        with pytest.raises(rk.errors.CapacityError, match=r"`max_memory` is 4 GiB.* larger `dq`"):
+            one.factor(dq=dq)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -426,6 +461,16 @@ def test_normalisations():
     f = {s: rk.structure.weights.form_factor(s, found.q) for s in (8, 14)}
     assert_same(found.xray(), found.weighted(f), 1e-12)
     assert float(rk.structure.weights.form_factor("Si", torch.zeros(1))) == pytest.approx(14.0, abs=0.01)
+    first, *others = found.species
+    share = float((one.species == first).double().mean())
+    for wrong in (math.nan, math.inf, (share - 1.0) / share):
+        with pytest.raises(ValueError, match="`amplitudes` must be finite and have a mean"):
+            found.weighted({first: wrong} | dict.fromkeys(others, 1.0))
+    for label in (0, -3):
+        of_nothing = system(n_atoms=4, labels=(label, 8)).factor(method="direct")
+        for total in (of_nothing.neutron, of_nothing.xray):
+            with pytest.raises(ValueError, match=f"`species` must be atomic numbers.*got {label}"):
+                total()
     with pytest.raises(ValueError, match="`amplitudes` must name every species"):
         found.weighted({8: 1.0})
     with pytest.raises(KeyError, match="no pair"):
@@ -457,6 +502,19 @@ def test_vectors_of_choice():
         rk.structure.structure_factor_at(one.positions, one.cell, one.species, torch.ones(1, 3))
 
 
+def test_no_vectors_and_vectors_beyond_32_bits():
+    one = system("triclinic")
+    arguments = (one.positions, one.cell, one.species)
+    none = rk.structure.structure_factor_at(*arguments, torch.zeros((0, 3), dtype=torch.int64))
+    assert none.partials.shape == (6, 0) and none.q.shape == none.counts.shape == (0,)
+    positions, cells, species, offsets = batch([one, system("skewed", 5)], one.cell)
+    both = rk.structure.structure_factor_at(positions, cells, species, torch.zeros((0, 3), dtype=torch.int32), offsets)
+    assert both.partials.shape == (2, 6, 0) and both.q.shape == (2, 0)
+    for far in (1 << 31, (1 << 32) + 1, -(1 << 31)):
+        with pytest.raises(ValueError, match=f"`miller` must hold integers that fit in 32 bits, got {far}"):
+            rk.structure.structure_factor_at(*arguments, torch.tensor([[1, 0, 0], [0, far, 1]]))
+
+
 ONE = system("triclinic", 6)
 
 
@@ -486,6 +544,8 @@ ONE = system("triclinic", 6)
         ({"tolerance": 0.5}, ValueError, "`tolerance` must be below 0.1"),
         ({"max_memory": 0}, ValueError, "`max_memory` must be positive"),
         ({"per_shell": 0}, ValueError, "`per_shell` must be a positive whole number"),
+        ({"per_shell": 2.5}, ValueError, "`per_shell` must be a positive whole number, got 2.5"),
+        ({"max_vectors": float("inf")}, ValueError, "`max_vectors` must be a positive whole number"),
         ({"seed": 0.5}, TypeError, "`seed` must be an integer"),
         ({"seed": 2**64}, ValueError, "`seed` must fit in 64 bits"),
         ({"max_vectors": "all"}, ValueError, "`max_vectors` must be a positive whole number"),

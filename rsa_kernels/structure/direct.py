@@ -88,7 +88,7 @@ def structure_factor_at(
     Raises
     ------
     ValueError, TypeError
-        An argument is wrong, or a triplet is 0, 0, 0.
+        An argument is wrong, or a triplet is 0, 0, 0 or does not fit in 32 bits.
     rsa_kernels.errors.NonFiniteError
         A position or the cell is NaN or infinite.
 
@@ -109,6 +109,10 @@ def structure_factor_at(
     _checks.shape("miller", miller, "n_k", 3)
     if bool((miller == 0).all(dim=1).any()):
         raise ValueError("`miller` must not hold the triplet 0, 0, 0: at k = 0 the sums count atoms")
+    wide = miller.to(torch.int64)
+    far = (wide >= 1 << 31) | (wide <= -(1 << 31))
+    if bool(far.any()):
+        raise ValueError(f"`miller` must hold integers that fit in 32 bits, got {int(wide[far][0])}")
     single = batch_ptr is None
     batch_ptr = _checks.batch(batch_ptr, n_atoms, device)
     n_systems, n_species, n_k = batch_ptr.numel() - 1, len(labels), miller.shape[0]
@@ -117,7 +121,7 @@ def structure_factor_at(
     mode_ptr = n_k * torch.arange(n_systems + 1, device=device)
     triplets = miller.to(torch.int32).repeat(n_systems, 1)
     products = mode_products(positions.to(torch.float64), batched, codes, n_species, triplets, mode_ptr, batch_ptr)
-    products = products.view(-1, n_systems, n_k).transpose(0, 1)
+    products = products.view(products.shape[0], n_systems, n_k).transpose(0, 1)
     system = torch.repeat_interleave(torch.arange(n_systems, device=device), batch_ptr.diff())
     sizes = torch.bincount(system * n_species + codes, minlength=n_systems * n_species)
     sizes = sizes.view(n_systems, n_species).to(torch.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,8 @@ METHODS = ("auto", "grid", "direct", "sampled")
 FEW_TERMS = 2e6
 """Atoms times vectors up to which "auto" sums directly: a few milliseconds, and exact."""
 MAX_VECTORS = 150_000_000
+MAX_BINS = 500_000_000
+"""Bins are numbered in 32 bits, and lengths beyond 1e9 bins share one number."""
 GIBIBYTE = 2.0**30
 
 
@@ -117,7 +118,8 @@ def structure_factor(
     rsa_kernels.errors.NonFiniteError
         A position or the cell is NaN or infinite.
     rsa_kernels.errors.CapacityError
-        `max_memory` does not hold the smallest box of modes beside the atoms.
+        `max_memory` does not hold the smallest box of modes beside the atoms, the sums of all bins (`dq`), or what
+        direct sums need; or the machine has less.
     rsa_kernels.errors.BackendUnavailableError
         finufft or cufinufft is not installed.
 
@@ -166,7 +168,8 @@ def structure_factor(
             "continuous in it; use structure_factor_at for chosen vectors, or detach the cell"
         )
     batch = _batch(positions, cell, species, batch_ptr)
-    shells = Shells(dq, 0, int(q_max / dq + 1e-9))
+    shells = Shells(dq, 0, int(min(q_max / dq, 1e15) + 1e-9))
+    _check_bins(shells.n_bins, batch.n_systems, len(batch.labels), memory)
     plan = _Plan.of(method, batch, shells, per_shell, max_vectors)
     parts = [_run(route, batch, bins_, tolerance, memory, seed, per_shell) for route, bins_ in plan.parts]
 
@@ -282,6 +285,16 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
     return _Part(sums, squares, torch.stack(counts), torch.stack(available), torch.cat([boxes, bins_of_boxes], dim=1))
 
 
+def _check_bins(n_bins: int, n_systems: int, n_species: int, memory: float) -> None:
+    """Refuse shells whose own sums do not fit: sums and squares of every pair, and copies for a box and for a plane."""
+    wanted = 8.0 * n_bins * (n_systems * (3 * n_species * (n_species + 1) + 4) + 3 * n_species * (n_species + 1))
+    if wanted > memory or n_bins > MAX_BINS:
+        raise CapacityError(
+            f"sums in {n_bins:.3g} bins need {wanted / GIBIBYTE:.2g} GiB, `max_memory` is {memory / GIBIBYTE:.3g} GiB "
+            f"and {MAX_BINS:.0e} bins the most; use a larger `dq`, or a larger `max_memory`"
+        )
+
+
 def _batch(positions, cell, species, batch_ptr) -> _Batch:
     _checks.tensor("positions", positions, dtypes=(torch.float64, torch.float32))
     _checks.shape("positions", positions, "n_atoms", 3)
@@ -354,6 +367,7 @@ def _standard_error(sums: Tensor, squares: Tensor, counts: Tensor, available: Te
 
 
 def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 1:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or value < 1:
         raise ValueError(f"`{name}` must be a positive whole number, got {value!r}")
     return int(value)

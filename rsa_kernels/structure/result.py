@@ -106,6 +106,16 @@ class StructureFactor:
         like = dict(dtype=torch.float64, device=self.q.device)
         waves = [torch.as_tensor(amplitudes[s], **like).expand(self.q.shape) for s in self.species]
         fractions = [self.fractions[..., a].unsqueeze(-1) for a in range(len(self.species))]
+        mean = sum((c * w for c, w in zip(fractions, waves, strict=True)), start=torch.zeros((), **like))
+        size = sum((c * w.abs() for c, w in zip(fractions, waves, strict=True)), start=torch.zeros((), **like))
+        # Rounding of a mean that cancels is not a mean; a system of a batch without atoms has fractions NaN.
+        there = torch.isfinite(self.fractions).all(dim=-1).view(*self.fractions.shape[:-1], 1)
+        refused = there & ~((mean.abs() > 1e-12 * size) & torch.isfinite(mean))
+        if bool(refused.any()):
+            raise ValueError(
+                "`amplitudes` must be finite and have a mean Σ_a c_a w_a other than 0, by whose square totals are "
+                f"divided; got a mean of {float(mean.broadcast_to(refused.shape)[refused][0])}"
+            )
         total = torch.ones((), **like)
         for row, weight in enumerate(weights.pair_weights(fractions, waves)):
             term = weight.to(self.partials.dtype) * (self.partials[..., row, :] - 1.0)
