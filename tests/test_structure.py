@@ -257,6 +257,28 @@ def test_memory_cuts_the_boxes_and_changes_nothing():
         one.factor(9.0, 0.1, "grid", max_memory=0.0002)
 
 
+@pytest.mark.parametrize("n_atoms", [1, 30_000, 130_000, 650_000, 1_000_000])
+@pytest.mark.parametrize(("order", "tolerance"), [(0, 1e-7), (2, 1e-7), (0, 1e-10)])
+def test_every_box_up_to_the_largest_fits(n_atoms, order, tolerance):
+    """Small boxes take the larger oversampling factor, and more memory a mode."""
+    memory = 0.25 * 2**30
+    largest, n_species = sampling.largest_box(n_atoms, 3, order, memory, tolerance), 3
+    free = memory - sampling.BYTES_PER_POINT * n_atoms
+    for modes in {largest, *(m for m in (2 * n_atoms - 1, 2 * n_atoms, largest // 2, largest // 9) if m <= largest)}:
+        factor = nufft.upsampling(n_atoms, modes, tolerance)
+        assert modes * sampling.bytes_per_mode(n_species, order, factor) <= free
+    assert largest * sampling.bytes_per_mode(n_species, order, nufft.HIGH) >= 0.99 * free
+
+
+def test_direct_sums_that_do_not_fit_are_refused():
+    one = system([[30.0, 0, 0], [4.0, 29.0, 0], [0, 0, 31.0]], 50)
+    with pytest.raises(rk.errors.CapacityError, match=r"direct sums up to 9.05 1/Å.*`max_memory` is 0.01 GiB"):
+        one.factor(9.0, 0.1, "direct", max_memory=0.01)
+    with pytest.raises(rk.errors.CapacityError, match="direct sums"):
+        rk.structure_factor(one.positions, one.cell, one.species, 900.0, 0.1, "direct")
+    assert one.factor(9.0, 0.1, "direct", max_memory=0.2).method == "direct"
+
+
 def test_peak_memory_stays_below_the_limit():
     """In a process of its own: 60,000 atoms, 7 million vectors, 0.25 GiB."""
     code = """

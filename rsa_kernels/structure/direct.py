@@ -11,8 +11,12 @@ from torch import Tensor
 from .. import _checks, cells
 from ..reciprocal import Modes, accumulate_modes
 from ..reciprocal.modes import half_space
+from . import lattice
 from .bins import Shells, pairs_of, shell_of
 from .result import StructureFactor
+
+BYTES_PER_CANDIDATE = 80.0
+"""Of the search for vectors, per triplet of the bounding box: integers, components, lengths and masks."""
 
 
 def mode_products(
@@ -25,6 +29,20 @@ def mode_products(
     states = accumulate_modes(ones, members, positions, cell, modes, batch_ptr, "spectral")
     cos, sin = states[:, :, 0, 0].unbind(0)
     return torch.stack([cos[:, a] * cos[:, b] + sin[:, a] * sin[:, b] for a, b in pairs_of(n_species)])
+
+
+def bytes_needed(grams: Tensor, n_atoms: int, n_species: int, q_max: float, order: int) -> float:
+    """Peak memory of `shell_sums`: the search among the triplets of a bounding box, then states and products.
+
+    A graph (order > 0) keeps states and products, and makes as many again on the way back.
+    """
+    n_pairs, modes, search = n_species * (n_species + 1) // 2, 0.0, 0.0
+    for gram in grams:
+        first, second, third = lattice.extents(gram, q_max)
+        search = max(search, BYTES_PER_CANDIDATE * float(first) * second * third)
+        modes += 2.0 / 3.0 * math.pi * q_max**3 / math.sqrt(float(torch.linalg.det(gram)))
+    per_mode = 80.0 + (24.0 * n_species + 16.0 * n_pairs) * (2 if order else 1)
+    return max(search, per_mode * modes) + 44.0 * modes + n_atoms * 24.0 * (n_species + 4)
 
 
 def shell_sums(

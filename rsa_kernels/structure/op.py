@@ -99,7 +99,8 @@ def structure_factor(
     tolerance : float
         Relative error of the mode amplitudes ρ_a (root mean square) that the non-uniform FFT is asked for.
     max_memory : float
-        GiB for temporary arrays; boxes of modes are cut to fit.
+        GiB for temporary arrays: boxes of modes are cut to fit; direct sums, which hold all vectors at once, are
+        refused where they do not.
     seed : int
         Of the sample; see Notes.
     per_shell : int
@@ -247,12 +248,19 @@ class _Plan(NamedTuple):
 
 
 def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, seed: int, per_shell: int) -> _Part:
+    n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     if route == "direct":
+        wanted = direct.bytes_needed(batch.grams, len(batch.codes), n_species, shells.q_max, 2 if graph else 0)
+        if wanted > memory:
+            raise CapacityError(
+                f"direct sums up to {shells.q_max:.4g} 1/Å need {wanted / GIBIBYTE:.2g} GiB for their vectors, "
+                f"`max_memory` is {memory / GIBIBYTE:.3g} GiB; use the method 'grid', which works in boxes, or a "
+                "larger `max_memory`"
+            )
         sums, counts = direct.shell_sums(
-            batch.positions, batch.cells, batch.codes, batch.batch_ptr, batch.grams, len(batch.labels), shells
+            batch.positions, batch.cells, batch.codes, batch.batch_ptr, batch.grams, n_species, shells
         )
         return _Part(sums, None, counts, counts, torch.zeros((0, 9), dtype=torch.int64))
-    n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     device = batch.positions.device.type
     capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory, tolerance, device)
     if capacity < sampling.SMALLEST:
