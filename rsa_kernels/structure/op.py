@@ -92,8 +92,8 @@ def structure_factor(
         Centre of the last bin and width of the bins, Å⁻¹.
     method : {"auto", "grid", "direct", "sampled"}
         All k-vectors by non-uniform FFT (finufft, cufinufft); all by direct sums (`rsa_kernels.accumulate_modes`); a
-        part with error bars; or a choice by size, which `StructureFactor.reason` states: direct sums up to 2 million
-        terms, else all vectors up to `max_vectors`, and a sample beyond.
+        part with error bars; or a choice by numbers of vectors, which `StructureFactor.reason` states: direct sums up
+        to 2 million terms, else all vectors up to `max_vectors`, and a sample beyond. `max_memory` has no part in it.
     batch_ptr : Tensor, optional
         (n_systems + 1,) int64 offsets of systems in the atoms. None: one system, and results without the batch axis.
     tolerance : float

@@ -32,7 +32,8 @@ class StructureFactor:
     available : Tensor
         The same shape: all that the lattice has.
     errors : Tensor or None
-        Standard error of `partials` where a bin was sampled, 0 where all vectors were summed; None where nothing was.
+        Standard error of `partials` where a bin was sampled, 0 where all vectors were summed; None where nothing was
+        sampled. Of partials only: totals and other normalisations have none.
     method : str
         What ran: "grid", "direct", "sampled", or "grid+sampled".
     reason : str
@@ -99,7 +100,10 @@ class StructureFactor:
         return self.weighted(form_factors)
 
     def weighted(self, amplitudes: Mapping[int, float | Tensor]) -> Tensor:
-        """S(Q) = 1 + Σ_ab c_a c_b w_a w_b [S_ab(Q) − 1] / (Σ_a c_a w_a)² for amplitudes w_a of each label."""
+        """S(Q) = 1 + Σ_ab c_a c_b w_a w_b [S_ab(Q) − 1] / (Σ_a c_a w_a)² for amplitudes w_a of each label.
+
+        Raises ValueError where one is missing, or their mean Σ_a c_a w_a is 0, infinite or NaN.
+        """
         missing = [s for s in self.species if s not in amplitudes]
         if missing:
             raise ValueError(f"`amplitudes` must name every species, {list(self.species)}; {missing} are missing")
