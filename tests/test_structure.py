@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from native_settings import threads
-from structure_systems import CELLS, FINE, ROUTES, TRICLINIC, assert_same, batch, system
+from structure_systems import CELLS, FINE, ROUTES, TRICLINIC, System, assert_same, batch, system
 
 import rsa_kernels as rk
 from rsa_kernels.structure import bins, lattice, nufft, sampling
@@ -117,6 +117,41 @@ def test_cpp_and_torch_bins_agree(monkeypatch):
         assert torch.equal(bins.counts(gram, box, shells).double(), counted)
 
 
+def test_planes_summed_in_groups_and_on_threads():
+    """A plane's sums take 30 MB here, so that planes are added two by two."""
+    gram, box = lattice.metric(torch.tensor(TRICLINIC, dtype=torch.float64)), (1, -3, -5, 7, 8, 9)
+    shells = Shells(3e-5, 0, 400_000)
+    x = torch.randn(3, *box[3:], dtype=torch.complex128, generator=torch.Generator().manual_seed(1))
+    ours, squares, wanted, wanted_squares = (torch.zeros(6, shells.n_bins, dtype=torch.float64) for _ in range(4))
+    bins._sums_torch(x, x, gram, box, shells, wanted, wanted_squares)
+    bins.sums(x, x, gram, box, shells, ours, squares)
+    assert shells.of_box(gram, box)[0].n_bins * 12 * 8 * 3 > 64 << 20
+    assert_same(ours, wanted, 1e-11)
+    assert_same(squares, wanted_squares, 1e-10)
+
+
+def test_lack_of_memory_is_an_error_and_not_the_end(monkeypatch):
+    gram, box = torch.eye(3, dtype=torch.float64), torch.tensor([0, -1, -1, 2, 3, 3])
+    data, many = torch.zeros(64, dtype=torch.float64), 1 << 50
+    start, out = (gram.data_ptr(), box.data_ptr(), 0.1, 0, many), data.data_ptr()
+    assert bins._counts(*start, 2, out) == -3
+    assert bins._sums(*start, 1, out, out, 2, out, None) == -3
+    assert bins._field(*start, 1, out, out, 2, out) == -3
+    one = system()
+    moving = one.positions.clone().requires_grad_()
+    for name, run in {
+        "_counts": lambda: bins.counts(gram, tuple(box.tolist()), Shells(0.1, 0, 30)),
+        "_sums": lambda: one.factor(),
+        "_field": lambda: torch.autograd.grad(System(moving, one.cell, one.species).factor().partials.nansum(), moving),
+    }.items():
+        with monkeypatch.context() as patch, pytest.raises(rk.errors.CapacityError, match="larger `dq`"):
+            patch.setattr(bins, name, lambda *_: -3)
+            run()
+    for dq in (1e-9, 1e-300):
+        with pytest.raises(rk.errors.CapacityError, match=r"`max_memory` is 4 GiB.* larger `dq`"):
+            one.factor(dq=dq)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_sums_do_not_depend_on_threads(count):
     one = system("triclinic", 60)
@@ -220,6 +255,28 @@ def test_memory_cuts_the_boxes_and_changes_nothing():
     assert_same(narrow.partials, wide.partials, BOUND)
     with pytest.raises(rk.errors.CapacityError, match=r"`max_memory` of 0.0002 GiB.*50 atoms"):
         one.factor(9.0, 0.1, "grid", max_memory=0.0002)
+
+
+@pytest.mark.parametrize("n_atoms", [1, 30_000, 130_000, 650_000, 1_000_000])
+@pytest.mark.parametrize(("order", "tolerance"), [(0, 1e-7), (2, 1e-7), (0, 1e-10)])
+def test_every_box_up_to_the_largest_fits(n_atoms, order, tolerance):
+    """Small boxes take the larger oversampling factor, and more memory a mode."""
+    memory = 0.25 * 2**30
+    largest, n_species = sampling.largest_box(n_atoms, 3, order, memory, tolerance), 3
+    free = memory - sampling.BYTES_PER_POINT * n_atoms
+    for modes in {largest, *(m for m in (2 * n_atoms - 1, 2 * n_atoms, largest // 2, largest // 9) if m <= largest)}:
+        factor = nufft.upsampling(n_atoms, modes, tolerance)
+        assert modes * sampling.bytes_per_mode(n_species, order, factor) <= free
+    assert largest * sampling.bytes_per_mode(n_species, order, nufft.HIGH) >= 0.99 * free
+
+
+def test_direct_sums_that_do_not_fit_are_refused():
+    one = system([[30.0, 0, 0], [4.0, 29.0, 0], [0, 0, 31.0]], 50)
+    with pytest.raises(rk.errors.CapacityError, match=r"direct sums up to 9.05 1/Å.*`max_memory` is 0.01 GiB"):
+        one.factor(9.0, 0.1, "direct", max_memory=0.01)
+    with pytest.raises(rk.errors.CapacityError, match="direct sums"):
+        rk.structure_factor(one.positions, one.cell, one.species, 900.0, 0.1, "direct")
+    assert one.factor(9.0, 0.1, "direct", max_memory=0.2).method == "direct"
 
 
 def test_peak_memory_stays_below_the_limit():
@@ -426,6 +483,16 @@ def test_normalisations():
     f = {s: rk.structure.weights.form_factor(s, found.q) for s in (8, 14)}
     assert_same(found.xray(), found.weighted(f), 1e-12)
     assert float(rk.structure.weights.form_factor("Si", torch.zeros(1))) == pytest.approx(14.0, abs=0.01)
+    first, *others = found.species
+    share = float((one.species == first).double().mean())
+    for wrong in (math.nan, math.inf, (share - 1.0) / share):
+        with pytest.raises(ValueError, match="`amplitudes` must be finite and have a mean"):
+            found.weighted({first: wrong} | dict.fromkeys(others, 1.0))
+    for label in (0, -3):
+        of_nothing = system(n_atoms=4, labels=(label, 8)).factor(method="direct")
+        for total in (of_nothing.neutron, of_nothing.xray):
+            with pytest.raises(ValueError, match=f"`species` must be atomic numbers.*got {label}"):
+                total()
     with pytest.raises(ValueError, match="`amplitudes` must name every species"):
         found.weighted({8: 1.0})
     with pytest.raises(KeyError, match="no pair"):
@@ -457,6 +524,19 @@ def test_vectors_of_choice():
         rk.structure.structure_factor_at(one.positions, one.cell, one.species, torch.ones(1, 3))
 
 
+def test_no_vectors_and_vectors_beyond_32_bits():
+    one = system("triclinic")
+    arguments = (one.positions, one.cell, one.species)
+    none = rk.structure.structure_factor_at(*arguments, torch.zeros((0, 3), dtype=torch.int64))
+    assert none.partials.shape == (6, 0) and none.q.shape == none.counts.shape == (0,)
+    positions, cells, species, offsets = batch([one, system("skewed", 5)], one.cell)
+    both = rk.structure.structure_factor_at(positions, cells, species, torch.zeros((0, 3), dtype=torch.int32), offsets)
+    assert both.partials.shape == (2, 6, 0) and both.q.shape == (2, 0)
+    for far in (1 << 31, (1 << 32) + 1, -(1 << 31)):
+        with pytest.raises(ValueError, match=f"`miller` must hold integers that fit in 32 bits, got {far}"):
+            rk.structure.structure_factor_at(*arguments, torch.tensor([[1, 0, 0], [0, far, 1]]))
+
+
 ONE = system("triclinic", 6)
 
 
@@ -486,6 +566,8 @@ ONE = system("triclinic", 6)
         ({"tolerance": 0.5}, ValueError, "`tolerance` must be below 0.1"),
         ({"max_memory": 0}, ValueError, "`max_memory` must be positive"),
         ({"per_shell": 0}, ValueError, "`per_shell` must be a positive whole number"),
+        ({"per_shell": 2.5}, ValueError, "`per_shell` must be a positive whole number, got 2.5"),
+        ({"max_vectors": float("inf")}, ValueError, "`max_vectors` must be a positive whole number"),
         ({"seed": 0.5}, TypeError, "`seed` must be an integer"),
         ({"seed": 2**64}, ValueError, "`seed` must fit in 64 bits"),
         ({"max_vectors": "all"}, ValueError, "`max_vectors` must be a positive whole number"),

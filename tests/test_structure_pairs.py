@@ -23,6 +23,11 @@ def ordered(one, dr, n_bins):
     return wanted, pairs._count_cpu(*arguments)[0], pairs._count_torch(*arguments)[0]
 
 
+def test_on_a_gpu_cupy_is_asked_for():
+    """Its kernel goes through the neighbour list, whose sources CuPy compiles."""
+    assert pairs.structure_pair_counts.kernels["cuda"].missing is rk._cuda.missing
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("n_atoms", "r_max"), [(1, 17.0), (2, 14.0), (30, 11.0), (90, 2.5)])
 def test_counts_equal_the_definition(cell, n_atoms, r_max, monkeypatch):

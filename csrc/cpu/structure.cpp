@@ -4,8 +4,12 @@
 // added in order, so the result does not depend on the number of threads.
 #include "structure.hpp"
 
+#include <omp.h>
+
 #include <algorithm>
 #include <cmath>
+#include <new>
+#include <stdexcept>
 #include <vector>
 
 namespace {
@@ -82,19 +86,29 @@ void sums_of_plane(const Box& box, Slots slots_of, int64_t i1, int64_t n_species
     }
 }
 
+// Planes are summed side by side in groups of at most this many bytes (one plane at least).
+constexpr int64_t GROUP_BYTES = 64 << 20;
+
+constexpr int64_t NO_MEMORY = -3;
+
 using PlaneSums = void (*)(const Box&, Slots, int64_t, int64_t, const double*, const double*, double*, int32_t*);
 
 }  // namespace
 
+// Each returns 0, or -3 without memory. Buffers of threads are allocated before the parallel regions: an exception that
+// leaves one ends the process.
+
 // counts (n_bins) int64 += vectors of the box in each bin, k and -k both.
 RK_EXPORT int64_t rk_structure_counts(const double* metric, const int64_t* box_, double width, int64_t first,
-                                      int64_t n_bins, int64_t threads, int64_t* counts) {
+                                      int64_t n_bins, int64_t threads, int64_t* counts) try {
     const Box box = box_of(metric, box_, width, first, n_bins);
     const Slots slots_of = best_slots();
+    std::vector<std::vector<int32_t>> all_slots(threads, std::vector<int32_t>(box.shape[2]));
+    std::vector<std::vector<int64_t>> all_own(threads, std::vector<int64_t>(n_bins + 2, 0));
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<int32_t> slots(box.shape[2]);
-        std::vector<int64_t> own(n_bins + 2, 0);
+        std::vector<int32_t>& slots = all_slots[omp_get_thread_num()];
+        std::vector<int64_t>& own = all_own[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, 1) nowait
         for (int64_t i1 = 0; i1 < box.shape[0]; ++i1) {
             const int64_t twice = box.low[0] + i1 == 0 ? 1 : 2;
@@ -107,45 +121,59 @@ RK_EXPORT int64_t rk_structure_counts(const double* metric, const int64_t* box_,
         for (int64_t bin = 0; bin < n_bins; ++bin) counts[bin] += own[bin + 1];
     }
     return 0;
+} catch (const std::bad_alloc&) {
+    return NO_MEMORY;
+} catch (const std::length_error&) {
+    return NO_MEMORY;
 }
 
 // sums (n_pairs, n_bins) += symmetric Re x_a y_b*, and squares += their squares where not null, weighted by multiplicity;
 // x, y (n_species, modes of the box) complex, the same pointer for the value itself.
 RK_EXPORT int64_t rk_structure_sums(const double* metric, const int64_t* box_, double width, int64_t first, int64_t n_bins,
                                     int64_t n_species, const double* x, const double* y, int64_t threads, double* sums,
-                                    double* squares) {
+                                    double* squares) try {
     const Box box = box_of(metric, box_, width, first, n_bins);
     const Slots slots_of = best_slots();
     const int64_t n_pairs = n_species * (n_species + 1) / 2, columns = squares ? 2 * n_pairs : n_pairs;
     const PlaneSums of_plane = x != y ? sums_of_plane<false, false>
                                : squares ? sums_of_plane<true, true>
                                          : sums_of_plane<true, false>;
-    std::vector<double> planes(box.shape[0] * n_bins * columns, 0.0);
-#pragma omp parallel num_threads(threads)
-    {
-        std::vector<int32_t> slots(box.shape[2]);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t i1 = 0; i1 < box.shape[0]; ++i1)
-            of_plane(box, slots_of, i1, n_species, x, y, planes.data() + i1 * n_bins * columns, slots.data());
-    }
-    for (int64_t i1 = 0; i1 < box.shape[0]; ++i1) {
-        const double weight = rk::multiplicity(box.low[0] + i1);
-        for (int64_t bin = 0; bin < n_bins; ++bin) {
-            const double* from = planes.data() + (i1 * n_bins + bin) * columns;
-            for (int64_t pair = 0; pair < n_pairs; ++pair) {
-                sums[pair * n_bins + bin] += weight * from[squares ? 2 * pair : pair];
-                if (squares) squares[pair * n_bins + bin] += weight * from[2 * pair + 1];
+    const int64_t plane = n_bins * columns, n_planes = box.shape[0];
+    const int64_t fitting = GROUP_BYTES / (static_cast<int64_t>(sizeof(double)) * plane);
+    const int64_t group = std::min(std::max<int64_t>(fitting, 1), n_planes);
+    std::vector<double> planes(group * plane);
+    std::vector<std::vector<int32_t>> all_slots(threads, std::vector<int32_t>(box.shape[2]));
+    for (int64_t begin = 0; begin < n_planes; begin += group) {
+        const int64_t end = std::min(begin + group, n_planes);
+#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
+        for (int64_t i1 = begin; i1 < end; ++i1) {
+            double* into = planes.data() + (i1 - begin) * plane;
+            std::fill(into, into + plane, 0.0);
+            of_plane(box, slots_of, i1, n_species, x, y, into, all_slots[omp_get_thread_num()].data());
+        }
+        for (int64_t i1 = begin; i1 < end; ++i1) {
+            const double weight = rk::multiplicity(box.low[0] + i1);
+            for (int64_t bin = 0; bin < n_bins; ++bin) {
+                const double* from = planes.data() + (i1 - begin) * plane + bin * columns;
+                for (int64_t pair = 0; pair < n_pairs; ++pair) {
+                    sums[pair * n_bins + bin] += weight * from[squares ? 2 * pair : pair];
+                    if (squares) squares[pair * n_bins + bin] += weight * from[2 * pair + 1];
+                }
             }
         }
     }
     return 0;
+} catch (const std::bad_alloc&) {
+    return NO_MEMORY;
+} catch (const std::length_error&) {
+    return NO_MEMORY;
 }
 
 // field_a = multiplicity * sum_b (1 + delta_ab) g_ab[bin] x_b on every mode of the box, 0 outside the bins;
 // g (n_pairs, n_bins), x and field (n_species, modes) complex.
 RK_EXPORT int64_t rk_structure_field(const double* metric, const int64_t* box_, double width, int64_t first,
                                      int64_t n_bins, int64_t n_species, const double* g, const double* x, int64_t threads,
-                                     double* field) {
+                                     double* field) try {
     const Box box = box_of(metric, box_, width, first, n_bins);
     const Slots slots_of = best_slots();
     const int64_t row = box.shape[2], stride = 2 * box.shape[0] * box.shape[1] * row;
@@ -158,9 +186,10 @@ RK_EXPORT int64_t rk_structure_field(const double* metric, const int64_t* box_, 
             for (int64_t b = a; b < n_species; ++b, ++pair)
                 matrix[a * n_species + b] = matrix[b * n_species + a] = (a == b ? 2.0 : 1.0) * g[pair * n_bins + bin];
     }
+    std::vector<std::vector<int32_t>> all_slots(threads, std::vector<int32_t>(row));
 #pragma omp parallel num_threads(threads)
     {
-        std::vector<int32_t> slots(row);
+        std::vector<int32_t>& slots = all_slots[omp_get_thread_num()];
 #pragma omp for schedule(dynamic, 1)
         for (int64_t i1 = 0; i1 < box.shape[0]; ++i1) {
             const double twice = rk::multiplicity(box.low[0] + i1);
@@ -185,4 +214,8 @@ RK_EXPORT int64_t rk_structure_field(const double* metric, const int64_t* box_, 
         }
     }
     return 0;
+} catch (const std::bad_alloc&) {
+    return NO_MEMORY;
+} catch (const std::length_error&) {
+    return NO_MEMORY;
 }

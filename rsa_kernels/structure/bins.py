@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import _native
+from ..errors import CapacityError
 from .lattice import Box, miller_of, radial_range
 
 EDGE = 1e-9
@@ -70,7 +71,7 @@ def counts(gram: Tensor, box: Box, shells: Shells) -> Tensor:
     if inside.n_bins:
         part = torch.zeros(inside.n_bins, dtype=torch.int64)
         g, b = gram.cpu().contiguous(), torch.tensor(box)
-        _counts(g.data_ptr(), b.data_ptr(), *inside, _threads(box), part.data_ptr())
+        _check(_counts(g.data_ptr(), b.data_ptr(), *inside, _threads(box), part.data_ptr()), inside)
         out[where] = part
     return out
 
@@ -89,7 +90,7 @@ def sums(x: Tensor, y: Tensor, gram: Tensor, box: Box, shells: Shells, out: Tens
     part = torch.zeros(out.shape[0], inside.n_bins, dtype=torch.float64)
     part_squares = torch.zeros_like(part) if squares is not None else None
     g, b = gram.contiguous(), torch.tensor(box)
-    _sums(
+    status = _sums(
         g.data_ptr(),
         b.data_ptr(),
         *inside,
@@ -100,6 +101,7 @@ def sums(x: Tensor, y: Tensor, gram: Tensor, box: Box, shells: Shells, out: Tens
         part.data_ptr(),
         None if squares is None else part_squares.data_ptr(),
     )
+    _check(status, inside)
     out[:, where] += part
     if squares is not None:
         squares[:, where] += part_squares
@@ -114,7 +116,7 @@ def field(g: Tensor, x: Tensor, gram: Tensor, box: Box, shells: Shells) -> Tenso
         return _field_torch(g, x, gram, box, shells)
     out, weights = torch.empty_like(x), g[:, where].contiguous()
     gram, b = gram.contiguous(), torch.tensor(box)
-    _field(
+    status = _field(
         gram.data_ptr(),
         b.data_ptr(),
         *inside,
@@ -124,7 +126,16 @@ def field(g: Tensor, x: Tensor, gram: Tensor, box: Box, shells: Shells) -> Tenso
         _threads(box),
         out.data_ptr(),
     )
+    _check(status, inside)
     return out
+
+
+def _check(status: int, shells: Shells) -> None:
+    if status != 0:
+        raise CapacityError(
+            f"not enough memory for sums in {shells.n_bins} bins; use a larger `dq`, or a smaller `max_memory`, which "
+            "leaves more beside the boxes of modes"
+        )
 
 
 def _threads(box: Box) -> int:

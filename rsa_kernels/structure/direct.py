@@ -11,8 +11,12 @@ from torch import Tensor
 from .. import _checks, cells
 from ..reciprocal import Modes, accumulate_modes
 from ..reciprocal.modes import half_space
+from . import lattice
 from .bins import Shells, pairs_of, shell_of
 from .result import StructureFactor
+
+BYTES_PER_CANDIDATE = 80.0
+"""Of the search for vectors, per triplet of the bounding box: integers, components, lengths and masks."""
 
 
 def mode_products(
@@ -25,6 +29,20 @@ def mode_products(
     states = accumulate_modes(ones, members, positions, cell, modes, batch_ptr, "spectral")
     cos, sin = states[:, :, 0, 0].unbind(0)
     return torch.stack([cos[:, a] * cos[:, b] + sin[:, a] * sin[:, b] for a, b in pairs_of(n_species)])
+
+
+def bytes_needed(grams: Tensor, n_atoms: int, n_species: int, q_max: float, order: int) -> float:
+    """Peak memory of `shell_sums`: the search among the triplets of a bounding box, then states and products.
+
+    A graph (order > 0) keeps states and products, and makes as many again on the way back.
+    """
+    n_pairs, modes, search = n_species * (n_species + 1) // 2, 0.0, 0.0
+    for gram in grams:
+        first, second, third = lattice.extents(gram, q_max)
+        search = max(search, BYTES_PER_CANDIDATE * float(first) * second * third)
+        modes += 2.0 / 3.0 * math.pi * q_max**3 / math.sqrt(float(torch.linalg.det(gram)))
+    per_mode = 80.0 + (24.0 * n_species + 16.0 * n_pairs) * (2 if order else 1)
+    return max(search, per_mode * modes) + 44.0 * modes + n_atoms * 24.0 * (n_species + 4)
 
 
 def shell_sums(
@@ -88,7 +106,7 @@ def structure_factor_at(
     Raises
     ------
     ValueError, TypeError
-        An argument is wrong, or a triplet is 0, 0, 0.
+        An argument is wrong, or a triplet is 0, 0, 0 or does not fit in 32 bits.
     rsa_kernels.errors.NonFiniteError
         A position or the cell is NaN or infinite.
 
@@ -109,6 +127,10 @@ def structure_factor_at(
     _checks.shape("miller", miller, "n_k", 3)
     if bool((miller == 0).all(dim=1).any()):
         raise ValueError("`miller` must not hold the triplet 0, 0, 0: at k = 0 the sums count atoms")
+    wide = miller.to(torch.int64)
+    far = (wide >= 1 << 31) | (wide <= -(1 << 31))
+    if bool(far.any()):
+        raise ValueError(f"`miller` must hold integers that fit in 32 bits, got {int(wide[far][0])}")
     single = batch_ptr is None
     batch_ptr = _checks.batch(batch_ptr, n_atoms, device)
     n_systems, n_species, n_k = batch_ptr.numel() - 1, len(labels), miller.shape[0]
@@ -117,7 +139,7 @@ def structure_factor_at(
     mode_ptr = n_k * torch.arange(n_systems + 1, device=device)
     triplets = miller.to(torch.int32).repeat(n_systems, 1)
     products = mode_products(positions.to(torch.float64), batched, codes, n_species, triplets, mode_ptr, batch_ptr)
-    products = products.view(-1, n_systems, n_k).transpose(0, 1)
+    products = products.view(products.shape[0], n_systems, n_k).transpose(0, 1)
     system = torch.repeat_interleave(torch.arange(n_systems, device=device), batch_ptr.diff())
     sizes = torch.bincount(system * n_species + codes, minlength=n_systems * n_species)
     sizes = sizes.view(n_systems, n_species).to(torch.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import NamedTuple
 
 import torch
@@ -20,6 +19,8 @@ METHODS = ("auto", "grid", "direct", "sampled")
 FEW_TERMS = 2e6
 """Atoms times vectors up to which "auto" sums directly: a few milliseconds, and exact."""
 MAX_VECTORS = 150_000_000
+MAX_BINS = 500_000_000
+"""Bins are numbered in 32 bits, and lengths beyond 1e9 bins share one number."""
 GIBIBYTE = 2.0**30
 
 
@@ -91,14 +92,15 @@ def structure_factor(
         Centre of the last bin and width of the bins, Å⁻¹.
     method : {"auto", "grid", "direct", "sampled"}
         All k-vectors by non-uniform FFT (finufft, cufinufft); all by direct sums (`rsa_kernels.accumulate_modes`); a
-        part with error bars; or a choice by size, which `StructureFactor.reason` states: direct sums up to 2 million
-        terms, else all vectors up to `max_vectors`, and a sample beyond.
+        part with error bars; or a choice by numbers of vectors, which `StructureFactor.reason` states: direct sums up
+        to 2 million terms, else all vectors up to `max_vectors`, and a sample beyond. `max_memory` has no part in it.
     batch_ptr : Tensor, optional
         (n_systems + 1,) int64 offsets of systems in the atoms. None: one system, and results without the batch axis.
     tolerance : float
         Relative error of the mode amplitudes ρ_a (root mean square) that the non-uniform FFT is asked for.
     max_memory : float
-        GiB for temporary arrays; boxes of modes are cut to fit.
+        GiB for temporary arrays: boxes of modes are cut to fit; direct sums, which hold all vectors at once, are
+        refused where they do not.
     seed : int
         Of the sample; see Notes.
     per_shell : int
@@ -117,7 +119,8 @@ def structure_factor(
     rsa_kernels.errors.NonFiniteError
         A position or the cell is NaN or infinite.
     rsa_kernels.errors.CapacityError
-        `max_memory` does not hold the smallest box of modes beside the atoms.
+        `max_memory` does not hold the smallest box of modes beside the atoms, the sums of all bins (`dq`), or what
+        direct sums need; or the machine has less.
     rsa_kernels.errors.BackendUnavailableError
         finufft or cufinufft is not installed.
 
@@ -166,7 +169,8 @@ def structure_factor(
             "continuous in it; use structure_factor_at for chosen vectors, or detach the cell"
         )
     batch = _batch(positions, cell, species, batch_ptr)
-    shells = Shells(dq, 0, int(q_max / dq + 1e-9))
+    shells = Shells(dq, 0, int(min(q_max / dq, 1e15) + 1e-9))
+    _check_bins(shells.n_bins, batch.n_systems, len(batch.labels), memory)
     plan = _Plan.of(method, batch, shells, per_shell, max_vectors)
     parts = [_run(route, batch, bins_, tolerance, memory, seed, per_shell) for route, bins_ in plan.parts]
 
@@ -244,12 +248,19 @@ class _Plan(NamedTuple):
 
 
 def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, seed: int, per_shell: int) -> _Part:
+    n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     if route == "direct":
+        wanted = direct.bytes_needed(batch.grams, len(batch.codes), n_species, shells.q_max, 2 if graph else 0)
+        if wanted > memory:
+            raise CapacityError(
+                f"direct sums up to {shells.q_max:.4g} 1/Å need {wanted / GIBIBYTE:.2g} GiB for their vectors, "
+                f"`max_memory` is {memory / GIBIBYTE:.3g} GiB; use the method 'grid', which works in boxes, or a "
+                "larger `max_memory`"
+            )
         sums, counts = direct.shell_sums(
-            batch.positions, batch.cells, batch.codes, batch.batch_ptr, batch.grams, len(batch.labels), shells
+            batch.positions, batch.cells, batch.codes, batch.batch_ptr, batch.grams, n_species, shells
         )
         return _Part(sums, None, counts, counts, torch.zeros((0, 9), dtype=torch.int64))
-    n_species, graph = len(batch.labels), torch.is_grad_enabled() and batch.positions.requires_grad
     device = batch.positions.device.type
     capacity = sampling.largest_box(batch.n_atoms, n_species, 2 if graph else 0, memory, tolerance, device)
     if capacity < sampling.SMALLEST:
@@ -280,6 +291,16 @@ def _run(route: str, batch: _Batch, shells: Shells, tolerance, memory: float, se
     if route == "grid" or graph:
         sums = structure_sums(*arguments, *settings)
     return _Part(sums, squares, torch.stack(counts), torch.stack(available), torch.cat([boxes, bins_of_boxes], dim=1))
+
+
+def _check_bins(n_bins: int, n_systems: int, n_species: int, memory: float) -> None:
+    """Refuse shells whose own sums do not fit: sums and squares of every pair, and copies for a box and for a plane."""
+    wanted = 8.0 * n_bins * (n_systems * (3 * n_species * (n_species + 1) + 4) + 3 * n_species * (n_species + 1))
+    if wanted > memory or n_bins > MAX_BINS:
+        raise CapacityError(
+            f"sums in {n_bins:.3g} bins need {wanted / GIBIBYTE:.2g} GiB, `max_memory` is {memory / GIBIBYTE:.3g} GiB "
+            f"and {MAX_BINS:.0e} bins the most; use a larger `dq`, or a larger `max_memory`"
+        )
 
 
 def _batch(positions, cell, species, batch_ptr) -> _Batch:
@@ -354,6 +375,7 @@ def _standard_error(sums: Tensor, squares: Tensor, counts: Tensor, available: Te
 
 
 def _whole(name: str, value: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 1:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    if isinstance(value, bool) or not whole or value < 1:
         raise ValueError(f"`{name}` must be a positive whole number, got {value!r}")
     return int(value)

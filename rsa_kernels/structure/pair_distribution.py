@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .. import _checks, _native, cells
+from .. import _checks, _cuda, _native, cells
 from .._library import Kernel, define_op
 from ..errors import CapacityError, NonFiniteError
 from ..neighbors import neighbor_list
@@ -217,7 +217,7 @@ structure_pair_counts = define_op(
     " int n_bins) -> Tensor",
     kernels={
         "cpu": Kernel(_count_cpu, "C++ threads and SIMD", _native.load_error),
-        "cuda": Kernel(_count_torch, "neighbour list and torch", _native.load_error),
+        "cuda": Kernel(_count_torch, "neighbour list and torch", _cuda.missing),
     },
     fake=lambda positions, cells_, codes, batch_ptr, n_species, dr, n_bins: positions.new_empty(
         (cells_.shape[0], n_species, n_species, n_bins), dtype=torch.int64

@@ -32,7 +32,8 @@ class StructureFactor:
     available : Tensor
         The same shape: all that the lattice has.
     errors : Tensor or None
-        Standard error of `partials` where a bin was sampled, 0 where all vectors were summed; None where nothing was.
+        Standard error of `partials` where a bin was sampled, 0 where all vectors were summed; None where nothing was
+        sampled. Of partials only: totals and other normalisations have none.
     method : str
         What ran: "grid", "direct", "sampled", or "grid+sampled".
     reason : str
@@ -99,13 +100,26 @@ class StructureFactor:
         return self.weighted(form_factors)
 
     def weighted(self, amplitudes: Mapping[int, float | Tensor]) -> Tensor:
-        """S(Q) = 1 + Σ_ab c_a c_b w_a w_b [S_ab(Q) − 1] / (Σ_a c_a w_a)² for amplitudes w_a of each label."""
+        """S(Q) = 1 + Σ_ab c_a c_b w_a w_b [S_ab(Q) − 1] / (Σ_a c_a w_a)² for amplitudes w_a of each label.
+
+        Raises ValueError where one is missing, or their mean Σ_a c_a w_a is 0, infinite or NaN.
+        """
         missing = [s for s in self.species if s not in amplitudes]
         if missing:
             raise ValueError(f"`amplitudes` must name every species, {list(self.species)}; {missing} are missing")
         like = dict(dtype=torch.float64, device=self.q.device)
         waves = [torch.as_tensor(amplitudes[s], **like).expand(self.q.shape) for s in self.species]
         fractions = [self.fractions[..., a].unsqueeze(-1) for a in range(len(self.species))]
+        mean = sum((c * w for c, w in zip(fractions, waves, strict=True)), start=torch.zeros((), **like))
+        size = sum((c * w.abs() for c, w in zip(fractions, waves, strict=True)), start=torch.zeros((), **like))
+        # Rounding of a mean that cancels is not a mean; a system of a batch without atoms has fractions NaN.
+        there = torch.isfinite(self.fractions).all(dim=-1).view(*self.fractions.shape[:-1], 1)
+        refused = there & ~((mean.abs() > 1e-12 * size) & torch.isfinite(mean))
+        if bool(refused.any()):
+            raise ValueError(
+                "`amplitudes` must be finite and have a mean Σ_a c_a w_a other than 0, by whose square totals are "
+                f"divided; got a mean of {float(mean.broadcast_to(refused.shape)[refused][0])}"
+            )
         total = torch.ones((), **like)
         for row, weight in enumerate(weights.pair_weights(fractions, waves)):
             term = weight.to(self.partials.dtype) * (self.partials[..., row, :] - 1.0)

@@ -33,11 +33,16 @@ def bytes_per_mode(n_species: int, order: int, factor: float) -> float:
 def largest_box(
     n_atoms: int, n_species: int, order: int, max_memory: float, tolerance: float = 1e-7, device: str = "cpu"
 ) -> int:
-    """Modes of a box that fit into `max_memory` bytes beside the atoms."""
+    """Modes of a box that fits into `max_memory` bytes beside the atoms, as does every smaller one.
+
+    A box of fewer than two modes per point is transformed with the larger oversampling factor and can need more than a
+    larger box: where the largest such does not fit, the larger factor decides for all.
+    """
     free = max_memory - BYTES_PER_POINT * n_atoms
     capacity = int(free / bytes_per_mode(n_species, order, LOW))
-    if upsampling(n_atoms, capacity, tolerance, device) == HIGH:
-        capacity = int(free / bytes_per_mode(n_species, order, HIGH))
+    with_high = int(free / bytes_per_mode(n_species, order, HIGH))
+    if upsampling(n_atoms, capacity, tolerance, device) == HIGH or min(capacity, 2 * n_atoms) > with_high:
+        return with_high
     return capacity
 
 

@@ -62,7 +62,9 @@ def pairs_from_structure_factor(factor: StructureFactor, r: Tensor, n_atoms: int
         g_ab(r) = 1 − δ_ab/N_a + (1/N) Σ_{k≠0} [S_ab(k) − 1] W(k/K) sin(kr)/(kr)
 
     Every bin stands for all its vectors, so bins that hold none have no weight and nothing is interpolated. The sum
-    over all k is the pair distribution of the periodic system exactly; it is cut at K, the end of the last bin.
+    over all k is the pair distribution of the periodic system; here it is cut at K, the end of the last bin, and every
+    vector is put at the centre of its bin, which moves it by up to dq/2: as K → ∞ the result is exact only where
+    r dq ≪ 1.
 
     ==============  =========================================
     symbol          argument

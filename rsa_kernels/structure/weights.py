@@ -64,6 +64,9 @@ def _element(element: int | str):
             "scattering lengths and form factors come from periodictable, which is not installed; "
             "pip install periodictable, or give your own"
         )
+    # periodictable's number 0 is the neutron.
+    if not isinstance(element, str) and int(element) < 1:
+        raise ValueError(f"`species` must be atomic numbers of elements to be weighted, got {element!r}")
     table = importlib.import_module("periodictable")
     try:
         return table.elements.symbol(element) if isinstance(element, str) else table.elements[int(element)]
