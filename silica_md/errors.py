@@ -23,3 +23,7 @@ class DamagedCheckpointError(CheckpointError):
 
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""
+
+
+class DataError(SilicaError):
+    """A set of labelled frames cannot be used: a label is missing, or contradicts the settings."""
