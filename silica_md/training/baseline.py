@@ -49,7 +49,7 @@ def isolated_energies(
     found, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=None)
     if rank < len(elements):
         say(
-            f"E0s: the training frames have {rank} independent composition{'s' * (rank != 1)} for {len(elements)} "
+            f"E0s: the training frames have {rank} independent composition{'s' if rank > 1 else ''} for {len(elements)} "
             "elements; of all fits the one with the smallest energies is taken, which is as good for such compositions"
         )
     return dict(zip(elements, found.tolist(), strict=True))

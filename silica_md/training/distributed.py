@@ -53,6 +53,11 @@ class Group:
         return extra
 
 
+def local_rank() -> int:
+    """Number of this process among those of its machine; 0 alone."""
+    return int(os.environ.get("LOCAL_RANK", 0)) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
 @contextlib.contextmanager
 def group(device: torch.device) -> Iterator[Group]:
     """Join the processes torchrun has started (gloo on CPUs, NCCL on GPUs), or be alone.

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import ase.io
 import numpy as np
+import torch
 from ase import Atoms
 from ase.data import chemical_symbols
 
 from rsa_kernels import random
 
 from ..errors import DataError
+from ..state import Stream
 from .settings import Settings
-
-_SPLIT_STREAM, _ORDER_STREAM = 33, 34
 
 
 @dataclass(frozen=True)
@@ -102,19 +102,17 @@ def split(frames: list[Frame], fraction: float, seed: int) -> tuple[list[Frame],
     aside = max(1, round(fraction * len(frames)))
     if aside >= len(frames):
         raise DataError(f"{len(frames)} frames cannot be split into training and validation; give a `valid_file`")
-    chosen = set(_permutation(len(frames), seed, 0, _SPLIT_STREAM)[:aside].tolist())
+    chosen = set(_permutation(len(frames), seed, 0, Stream.FRAMES_SET_ASIDE)[:aside].tolist())
     train = [frame for k, frame in enumerate(frames) if k not in chosen]
     return train, [frame for k, frame in enumerate(frames) if k in chosen]
 
 
 def order(n_frames: int, seed: int, epoch: int) -> np.ndarray:
     """Order of the frames in an epoch: a permutation that depends on the seed and the epoch alone."""
-    return _permutation(n_frames, seed, epoch, _ORDER_STREAM)
+    return _permutation(n_frames, seed, epoch, Stream.FRAME_ORDER)
 
 
 def _permutation(count, seed, step, stream):
-    import torch
-
     words = random.bits(seed, step, torch.arange(count), stream)
     return np.lexsort(words[:, :2].numpy().T)
 
