@@ -32,7 +32,9 @@ from .training.settings import Settings
 from .training.store import Learner
 
 
-def train(settings: Settings, out: str | Path, *, resume: bool = False, show: bool = True) -> Result | None:
+def train(
+    settings: Settings, out: str | Path, *, resume: bool = False, show: bool = True, report: bool = True
+) -> Result | None:
     """Train a model.
 
     Parameters
@@ -45,6 +47,8 @@ def train(settings: Settings, out: str | Path, *, resume: bool = False, show: bo
         Go on from the newest checkpoint in the folder; from the beginning where there is none.
     show : bool
         Whether to write lines and progress on standard error; ``log.txt`` has the lines either way.
+    report : bool
+        Whether to draw plots and write the page at the end, which takes seconds.
 
     Returns
     -------
@@ -91,7 +95,7 @@ def train(settings: Settings, out: str | Path, *, resume: bool = False, show: bo
             if not learn(learner, data, settings, team, device, record, folder, stop):
                 record.say(f"stopped; go on with: silica-md train --resume --out {folder.path}")
                 return None
-            return finish(learner, data, settings, team, device, record, folder)
+            return finish(learner, data, settings, team, device, record, folder, report)
         except OSError as error:
             raise aborted(folder, learner, f"a file cannot be written: {error.strerror or error}") from error
 
@@ -197,9 +201,7 @@ def judge(learner, data, weights, settings, team, device) -> dict:
     """Evaluate on the validation frames, with the average of the weights; remember them if they are the best yet."""
     progress, part = learner.progress, data.parts["valid"]
     with learner.average.applied():
-        predictions = predict(
-            learner.model, part.graphs, len(data.config.atomic_numbers), settings, team, device
-        )
+        predictions = predict(learner.model, part.graphs, len(data.config.atomic_numbers), settings, team, device)
     value = total_loss(predictions, part.frames, data.energies, weights)
     if progress.best_loss is None or value < progress.best_loss:
         progress.best_loss, progress.best_epoch, progress.waited = value, progress.epoch - 1, 0

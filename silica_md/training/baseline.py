@@ -49,15 +49,13 @@ def isolated_energies(
     found, _, rank, _ = np.linalg.lstsq(counts, energies, rcond=None)
     if rank < len(elements):
         say(
-            f"E0s: the training frames have {rank} independent composition{'s' if rank > 1 else ''} for {len(elements)} "
-            "elements; of all fits the one with the smallest energies is taken, which is as good for such compositions"
+            f"E0s: the compositions of the training frames do not tell {len(elements)} elements apart; of "
+            "all fits the one with the smallest energies is taken, which is as good for such compositions"
         )
     return dict(zip(elements, found.tolist(), strict=True))
 
 
-def scale_and_shift(
-    frames: Sequence[Frame], energies: Mapping[int, float], settings: Settings
-) -> tuple[float, float]:
+def scale_and_shift(frames: Sequence[Frame], energies: Mapping[int, float], settings: Settings) -> tuple[float, float]:
     """Scale and shift of the network's output: E_atom = scale · output + shift, eV.
 
     "rms_forces_scaling": scale = rms of the force components, shift = mean energy an atom beyond the isolated
@@ -98,5 +96,5 @@ def check_long_range(name: str, frames: Sequence[Frame], settings: Settings) -> 
             directions = "".join(axis for axis, on in zip("abc", frame.pbc, strict=True) if on) or "no direction"
             raise DataError(
                 f'{frame.where} ({name}) is periodic along {directions}; model = "{settings.model}" sums over waves of '
-                "the cell and takes only frames that are periodic in all three directions (pbc=\"T T T\")"
+                'the cell and takes only frames that are periodic in all three directions (pbc="T T T")'
             )

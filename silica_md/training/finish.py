@@ -11,13 +11,15 @@ from pathlib import Path
 
 import torch
 
+from rsa_kernels.doctor import version_of
+
 from .. import models
 from ..files import replace_file
 from ..observers import format_duration
 from ..report.provenance import provenance
 from .dataset import Dataset
 from .distributed import Group
-from .evaluate import Predictions, error_table, predict
+from .evaluate import error_table, predict
 from .folder import TrainingFolder, data_sums
 from .optimizer import Average
 from .record import TrainingRecord
@@ -63,10 +65,11 @@ def finish(
     device: torch.device,
     record: TrainingRecord,
     folder: TrainingFolder,
+    report: bool = True,
 ) -> Result:
-    """Judge the best model on every set, save it, write tables, plots and the page."""
+    """Judge the best model on every set, save it, write tables and, with `report`, plots and the page."""
     progress, model = learner.progress, learner.model
-    extra = {"settings": settings.to_dict(), "sha256": data_sums(settings), "made_with": provenance()}
+    extra = {"settings": settings.to_dict(), "sha256": data_sums(settings), "made_with": provenance() | _versions()}
     if progress.stage == 2 and 1 in learner.best and team.leads:
         Average.load(learner.parameters, learner.best[1])
         models.save(model, folder.stage_one, extra | {"stage": 1})
@@ -84,18 +87,28 @@ def finish(
         "valid_loss": progress.best_loss,
     }
     if team.leads:
-        models.save(model, folder.model, extra | training | {"errors": {name: rows[0] for name, rows in errors.items()}})
+        models.save(
+            model, folder.model, extra | training | {"errors": {name: rows[0] for name, rows in errors.items()}}
+        )
+        facts = extra | training
+        if report:
+            from .page import write_page  # with the plotting packages
+
+            frames = {name: part.frames for name, part in data.parts.items()}
+            write_page(folder, frames, predictions, errors, data.energies, facts)
+        write_tables(folder, errors, facts)
         for line in table_lines(errors):
             record.say(line)
         record.say(
             f"{folder.model} is epoch {progress.best_epoch} of {progress.epoch}, "
-            f"trained in {format_duration(progress.seconds)}"
+            f"trained in {format_duration(progress.seconds)}{f'; see {folder.report}' if report else ''}"
         )
-        write_tables(folder, errors, extra | training)
     team.wait()
-    return Result(
-        model, errors, folder.model, progress.epoch, progress.step, progress.best_epoch, progress.seconds
-    )
+    return Result(model, errors, folder.model, progress.epoch, progress.step, progress.best_epoch, progress.seconds)
+
+
+def _versions():
+    return {name: version for name in ("mace-torch", "e3nn") if (version := version_of(name))}
 
 
 def write_tables(folder: TrainingFolder, errors: Mapping[str, list[dict]], facts: Mapping) -> None:

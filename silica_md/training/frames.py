@@ -81,9 +81,9 @@ def read_frames(paths: Sequence[str | Path], settings: Settings) -> list[Frame]:
     for path in map(Path, paths):
         try:
             found = list(ase.io.iread(path, index=":", format="extxyz"))
-        except OSError as error:
-            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-        except Exception as error:  # ASE raises what its parser stumbles over
+        except Exception as error:  # ASE raises what its parser stumbles over; its own XYZError is an OSError
+            if isinstance(error, OSError) and error.errno is not None:
+                raise DataError(f"cannot read {path}: {error.strerror}") from error
             raise DataError(f"{path} is not extended XYZ: {error}") from error
         if not found:
             raise DataError(f"{path} holds no frame")
@@ -211,7 +211,7 @@ def describe(name: str, frames: Sequence[Frame], settings: Settings) -> list[str
         lines.append(f"  {len(kinds)} kinds of configuration: {most}{', ...' if len(kinds) > 8 else ''}")
     ranges = []
     if settings.needs("energy"):
-        ranges.append("energy {} eV/atom".format(_range([frame.energy / len(frame) for frame in frames])))
+        ranges.append(f"energy {_range([frame.energy / len(frame) for frame in frames])} eV/atom")
     if settings.needs("forces"):
         forces = np.concatenate([frame.forces for frame in frames])
         largest = np.linalg.norm(forces, axis=1).max()
@@ -231,6 +231,8 @@ def _range(values: Iterable[float]) -> str:
 def _periodicity(frames):
     kinds = Counter(tuple(frame.pbc.tolist()) for frame in frames)
     names = {(True, True, True): "periodic", (False, False, False): "not periodic"}
+    if len(kinds) == 1 and (kind := next(iter(kinds))) in names:
+        return names[kind]
     return ", ".join(
         f"{count} {names.get(kind, 'periodic along ' + ''.join(a for a, on in zip('abc', kind, strict=True) if on))}"
         for kind, count in kinds.items()
