@@ -24,7 +24,7 @@ CRYSTALS = {
 }  # fmt: skip
 
 
-def frames(count, seed, repeat=2, shake=(0.03, 0.15), strain=0.02):
+def frames(count, seed, repeat=2, shake=(0.02, 0.1), strain=0.02):
     """Shaken, strained supercells of the crystals in turn; REF_energy, REF_forces, REF_stress of BKS, eV and Å."""
     random, calculator = np.random.default_rng(seed), Calculator("bks", coulomb="ewald")
     made = []

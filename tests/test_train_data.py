@@ -135,8 +135,12 @@ def test_what_is_said_about_the_data(folder):
     lines = []
     dataset.load(tiny(folder, loss="stress"), lines.append)
     text = "\n".join(lines)
-    for part in ("train: 7 frames of 9 atoms, 63 in all: 42 O, 21 Si; periodic; labels: energy, forces, stress",
-                 "2 kinds of configuration: soft (4), hard (3)", "nearest atoms 1.", "do not tell 2 elements apart"):  # fmt: skip
+    for part in (
+        "train: 7 frames of 9 atoms, 63 in all: 42 O, 21 Si; periodic; labels: energy, forces, stress",
+        "2 kinds of configuration: soft (4), hard (3)",
+        "nearest atoms 1.",
+        "do not tell 2 elements apart",
+    ):
         assert part in text
     assert "largest" in describe("x", read_frames([folder / "valid.xyz"], tiny(folder)), tiny(folder))[-1]
 
@@ -166,6 +170,7 @@ def test_what_a_model_begins_with_is_what_mace_finds(folder):
     from silica_md.models import _mace  # noqa: F401  (first: it makes e3nn importable)
     from mace import data as mace_data, modules, tools  # isort: skip
     from mace.tools import torch_geometric
+
     from silica_md.training.loss import loss
 
     settings = tiny(folder, loss="stress")
