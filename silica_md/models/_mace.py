@@ -6,7 +6,8 @@ import os
 import warnings
 
 _FORCE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-"""e3nn unpickles its own constants while it imports; left set, as mace-torch leaves it, every torch.load would unpickle."""
+"""e3nn unpickles its own constants while it imports.
+Left set, as mace-torch leaves it, every later torch.load would unpickle anything."""
 
 _before = os.environ.get(_FORCE)
 try:
