@@ -6,14 +6,15 @@ import os
 import warnings
 
 _FORCE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-"""e3nn unpickles its own constants while it imports; left set, as mace-torch leaves it, every torch.load would unpickle."""
+"""e3nn unpickles its own constants while it imports.
+Left set, as mace-torch leaves it, every later torch.load would unpickle anything."""
 
 _before = os.environ.get(_FORCE)
 try:
     os.environ[_FORCE] = "1"
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        from e3nn import o3
+        from e3nn import get_optimization_defaults, o3, set_optimization_defaults
         from mace import modules
         from mace.modules.blocks import LinearReadoutBlock, NonLinearReadoutBlock
         from mace.modules.utils import get_outputs, prepare_graph
@@ -30,9 +31,11 @@ finally:
 __all__ = [
     "LinearReadoutBlock",
     "NonLinearReadoutBlock",
+    "get_optimization_defaults",
     "get_outputs",
     "modules",
     "o3",
     "prepare_graph",
     "scatter_sum",
+    "set_optimization_defaults",
 ]
