@@ -171,7 +171,7 @@ def _table(errors):
         for key, title, form in _COLUMNS
         if any(row[key] is not None for rows in errors.values() for row in rows)
     ]
-    head = "<th>set</th><th>of</th>" + "".join(f'<th class="number">{escape(title)}</th>' for _, title, _ in columns)
+    head = "<th>set</th><th>of</th>" + "".join(f'<th class="number">{escape(title).replace(" (", "<br>(")}</th>' for _, title, _ in columns)
     lines = []
     for name, rows in errors.items():
         for row in rows:
@@ -191,7 +191,8 @@ def _data_lines(folder):
     """What the log says before the training began."""
     lines = folder.log.read_text(encoding="utf-8").splitlines()
     end = next((k for k, line in enumerate(lines) if line.startswith("model ")), len(lines) - 1)
-    return [line.strip() for line in lines[: end + 1]]
+    told = "\n".join(lines[: end + 1]).replace("\n  ", "; ")  # an indented line goes on with the one before it
+    return told.splitlines()
 
 
 def _making_section(settings, facts):
