@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from .. import config as configuration
 from .. import start
@@ -44,7 +45,7 @@ class Plan:
         earlier in train. "frames": blocks of consecutive frames of every run are dealt out (ten blocks in a
         thousand go 8 : 1 : 1); for one or two runs. Errors on such valid and test sets are too small.
     na2o : tuple of float
-        Mole fractions of Na2O, which the runs take in turn.
+        Mole fractions of Na2O, which the runs take in turn; empty for the teacher's own.
     density_spread : float
         Starting densities of the train runs go from (1 − this) to (1 + this) times the density, those of valid and
         test runs lie between.
@@ -82,7 +83,7 @@ class Plan:
     valid_runs: int = 1
     test_runs: int = 1
     split: str = "runs"
-    na2o: tuple[float, ...] = (0.0,)
+    na2o: tuple[float, ...] = ()
     density_spread: float = 0.1
     skip_ps: float = 1.0
     strata: int = 10
@@ -113,14 +114,12 @@ class Plan:
         low, high = self.transition_K
         if not 0.0 < low < high:
             refuse(f"`transition_K` must be two rising temperatures, got {low:g} and {high:g}")
-        if not self.na2o:
-            refuse("`na2o` must hold at least one mole fraction")
         if self.split == "runs":
             held_back = self.held_back
             if self.runs <= held_back:
                 refuse(
-                    f"{self.runs} runs cannot be split into train, valid and test runs ({held_back} for valid and test);"
-                    f" make more --runs, or choose --split frames and read what it says about it"
+                    f"{self.runs} runs cannot be split into train runs and {held_back} for valid and test; make more"
+                    " --runs, or choose --split frames and read what it says about it"
                 )
             for name in ("valid", "test"):
                 if getattr(self, name) and not getattr(self, f"{name}_runs"):
@@ -128,7 +127,7 @@ class Plan:
         touched = [name for name in _PROTOCOL if getattr(self, name) != Plan.__dataclass_fields__[name].default]
         if self.teacher.segment and touched:
             refuse(f"`{touched[0]}` is of the default protocol, but segments are listed; set it in them")
-        if self.teacher.start and (self.density_spread or self.na2o != (0.0,)):
+        if self.teacher.start and (self.density_spread or self.na2o):
             refuse("`start` names a structure: its density and composition stay; set `density_spread` to 0")
         self.configs()
 
@@ -147,10 +146,9 @@ class Plan:
 
     def configs(self) -> list[Config]:
         """What each run does; every one of them is an ordinary quench."""
-        sets = self.sets()
         configs = []
-        for number, (group, factor) in enumerate(zip(sets, self._density_factors(sets), strict=True)):
-            na2o = self.na2o[number % len(self.na2o)]
+        for number, factor in enumerate(self._density_factors(self.sets())):
+            na2o = self.na2o[number % len(self.na2o)] if self.na2o else self.teacher.na2o
             options = {"seed": self.teacher.seed + number, "observe_ps": 0.0}
             if not self.teacher.start:
                 base = self.teacher.density_g_cm3 or start.measured_density(na2o)
@@ -158,7 +156,6 @@ class Plan:
             ensemble = self.ensemble if self.ensemble != "both" else ("npt" if number % 2 else "nvt")
             options["segment"] = self.teacher.segment or self._segments(ensemble)
             configs.append(replace(self.teacher, **options))
-            del group
         return configs
 
     def _density_factors(self, sets: list[str]) -> list[float]:
@@ -209,24 +206,19 @@ _PROTOCOL = (
 )  # fmt: skip
 
 
-def teacher(given: Mapping, path: str | None = None) -> Config:
-    """Configuration of the teacher and its runs: keys of `Config`, a TOML file below them, and below both BKS with
-    Ewald sums, 96 atoms and a frame every 0.25 ps.
+def teacher(given: Mapping, path: str | Path | None = None) -> Config:
+    """Configuration of the teacher and its runs: keys of `Config`; those of a TOML file where they are not given; and
+    where neither has them BKS, 96 atoms and a frame every 0.25 ps, and Ewald sums for a potential that leaves it open.
 
     Raises
     ------
     ConfigError
         As `silica_md.config.load`.
     """
-    read = configuration.load(path).to_dict() if path else {}
-    explicit = {key: value for key, value in given.items() if value is not None}
-    named = configuration.load(path, explicit) if path else configuration.from_dict(explicit)
-    from_file = {key for key, value in read.items() if value != getattr(Config(), key)} - {"segment"}
-    usual = {"atoms": 96, "potential": "bks", "frame_ps": 0.25}
-    if named.start:
-        del usual["atoms"]
-    chosen = {key: value for key, value in usual.items() if key not in explicit and key not in from_file}
-    chosen = replace(named, **chosen)
+    data = configuration.read_file(path) if path is not None else {}
+    data |= {key: value for key, value in given.items() if value is not None}
+    usual = {"potential": "bks", "frame_ps": 0.25} | ({} if data.get("start") else {"atoms": 96})
+    chosen = configuration.from_dict(usual | data)
     if chosen.potential in WITH_COULOMB and not chosen.options_of_potential().get("coulomb"):
         chosen = replace(chosen, coulomb="ewald")
     return chosen
