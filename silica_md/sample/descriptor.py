@@ -41,7 +41,7 @@ class Descriptor:
         pairs = rk.pair_distribution(state.positions, state.cell, state.atomic_numbers, R_MAX, DR)
         # A pair at r counts by 4πr² g / r² ~ g: not swamped by the many at large r, nor by the sharp first shell.
         vectors = {"pairs": _smoothed(pairs.partials.numpy()).ravel()}
-        seen, composition = self._sampler.take(state), self._sampler.composition
+        seen, composition = self._sampler.bonding(state), self._sampler.composition
         vectors["angles"] = _joined(seen, "angle/", "/counts", lambda x: _smoothed(x[None] / max(x.sum(), 1)).ravel())
         vectors["coordination"] = _joined(seen, "coordination/", "", lambda x: x / max(x.sum(), 1))
         silicon = max(composition.counts.get("Si", 0), 1)
