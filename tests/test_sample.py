@@ -97,7 +97,8 @@ def test_sets_have_the_configurations_and_say_what_they_are(made):
             assert atoms.pbc.all()
             assert info["stage"] in ("melt", "quench")
             assert info["time_ps"] >= plan.skip_ps
-            assert info["config_type"] in ("liquid", "transition", "glass")
+            kinds = ("copy",) if "copy_of" in info else ("liquid", "transition", "glass")
+            assert info["config_type"] in kinds
             density = atoms.get_masses().sum() / atoms.get_volume() * 1.66053906660
             if "copy_of" not in info:
                 assert info["density_g_cm3"] == pytest.approx(density, abs=1e-5)
@@ -108,7 +109,7 @@ def test_sets_have_the_configurations_and_say_what_they_are(made):
 def test_every_temperature_range_gets_its_share(made):
     record = json.loads((made[0] / "sample.json").read_text())
     assert record["selection"]["in_each"]["train"] == [6, 6, 6, 6]
-    kinds = {atoms.info["config_type"] for atoms in frames_in(made, "train")}
+    kinds = {atoms.info["config_type"] for atoms in frames_in(made, "train")[:24]}
     assert kinds == {"liquid", "transition", "glass"}
 
 

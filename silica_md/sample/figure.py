@@ -29,7 +29,7 @@ def draw(found: Candidates, chosen: dict[str, np.ndarray]):
     axes[0].set(xlabel="temperature asked for (K)", ylabel="energy (eV/atom)")
     axes[0].legend(loc="best", markerscale=2)
     _scatter(axes[1], density, pressure, chosen)
-    axes[1].set(xlabel="density (g/cm³)", ylabel="virial pressure (GPa)")
+    axes[1].set(xlabel="density (g/cm³)", ylabel="−tr σ/3 (GPa), atoms at rest")
     _pair_distributions(axes[2], found, chosen["train"])
     _forces(axes[3], found, chosen["train"])
     return figure
@@ -47,7 +47,8 @@ def _pair_distributions(axes, found, members):
     group = np.bincount(found.group[members]).argmax()
     members = [index for index in members if found.group[index] == group]
     composition = Composition.of(found.atoms[members[0]])
-    for regime, colour in _REGIMES.items():
+    found_curves: dict[str, dict] = {}
+    for regime in _REGIMES:
         of_regime = [found.atoms[k] for k in members if found.atoms[k].info["config_type"] == regime]
         if not of_regime:
             continue
@@ -59,17 +60,19 @@ def _pair_distributions(axes, found, members):
             for (a, b), partial in zip(g.pairs, g.partials.numpy(), strict=True):
                 curves[_named(composition, a, b)].append(partial)
         r = g.r.numpy()
-        for number, (pair, rows) in enumerate(curves.items()):
-            rows, lift = np.array(rows), 4.0 * number
-            axes.fill_between(
-                r, lift + rows.min(axis=0).clip(max=10), lift + rows.max(axis=0).clip(max=10),
-                color=colour, alpha=0.15, linewidth=0,
-            )  # fmt: skip
+        found_curves[regime] = {pair: np.array(rows) for pair, rows in curves.items()}
+    for number, pair in enumerate(composition.pairs):
+        lift = 1.4 * number
+        highest = max(curves[pair].mean(axis=0).max() for curves in found_curves.values())
+        for regime, curves in found_curves.items():
+            rows, colour = curves[pair] / highest, _REGIMES[regime]
+            low, high = rows.min(axis=0), rows.max(axis=0)
+            axes.fill_between(r, lift + low, lift + high.clip(max=1.3), color=colour, alpha=0.15, linewidth=0)
             axes.plot(r, lift + rows.mean(axis=0), color=colour, linewidth=1.0, label=regime if number == 0 else None)
-            if regime == next(iter(_REGIMES)):
-                axes.annotate(pair_label(label(*pair)), (R_MAX, lift + 1.3), ha="right", fontsize=9)
-    axes.set(xlabel="r (Å)", ylabel="g(r): mean and range", xlim=(1.0, R_MAX), ylim=(-0.5, 4.0 * len(curves) + 8.0))
-    axes.legend(loc="upper right")
+        axes.annotate(f"{pair_label(label(*pair))} / {highest:.1f}", (R_MAX, lift + 0.5), ha="right", fontsize=9)
+    axes.set(xlabel="r (Å)", ylabel="g(r), mean and range", xlim=(1.0, R_MAX), ylim=(-0.1, lift + 1.9))
+    axes.set_yticks([])
+    axes.legend(loc="upper right", ncols=3)
 
 
 def _named(composition, first, second):
@@ -92,6 +95,7 @@ def _forces(axes, found, members):
             rms = np.sqrt((forces**2).mean())
             axes.hist(forces, edges, density=True, histtype="step", color=colour, label=f"{regime}, rms {rms:.2f} eV/Å")
     axes.set_yscale("log")
+    axes.set_ylim(top=30.0 * axes.get_ylim()[1])  # room for the legend
     axes.set(xlabel="component of a force (eV/Å)", ylabel="density (Å/eV)")
     axes.tick_params(colors=QUIET)
     axes.legend(loc="upper right")

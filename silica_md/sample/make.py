@@ -20,7 +20,6 @@ from ..files import replace_file
 from ..folder import RunFolder
 from ..labelled import write_labelled
 from ..observers import format_duration, stages_shown
-from .figure import draw
 from .frames import Candidates, frames_of, gather
 from .labels import Teacher
 from .plan import Plan
@@ -193,12 +192,15 @@ def _too_few(name: str, wanted: int, there: int) -> str:
 
 
 def _write(plan: Plan, folder: SetFolder, configs, teacher: Teacher, found: Candidates, chosen: dict) -> None:
+    # Imported here: `--help` need not wait for the plotting packages.
+    from .figure import draw
+
     frames: dict[str, list[Atoms]] = {name: [found.atoms[index] for index in chosen[name]] for name in SETS}
     everything = {"frames of the runs": found.atoms, **frames}
     for number in range(plan.copies):
         original = frames["train"][number * plan.train // plan.copies % plan.train]
         info = {key: value for key, value in original.info.items() if not key.startswith("REF_")}
-        info |= {"copy_of": number * plan.train // plan.copies % plan.train}
+        info |= {"config_type": "copy", "copy_of": number * plan.train // plan.copies % plan.train}
         frames["train"].append(teacher.copy(original, plan.strain, plan.rattle_A, plan.teacher.seed, number, info))
     for name in SETS:
         write_labelled(folder.frames(name), frames[name])

@@ -17,7 +17,7 @@ from .frames import REGIMES
 def describe(frames: Sequence[Atoms]) -> dict:
     """Number, energies, forces, pressures and densities of configurations, together and by regime."""
     figures = {"all": _figures(frames)}
-    for regime in REGIMES:
+    for regime in (*REGIMES, "copy"):
         figures[regime] = _figures([atoms for atoms in frames if atoms.info.get("config_type") == regime])
     return {name: one for name, one in figures.items() if one["configurations"]}
 
