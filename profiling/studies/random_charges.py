@@ -9,8 +9,11 @@ MIN_DISTANCE, and the energy is Coulomb's alone,
 
 with no short-range term: what keeps forces bounded is the shortest distance. At 2.5 Å two charges pull with 2.3 eV/Å.
 At 0.016 charges/Å³ (128 in a cube of 20 Å) a sphere of 5 Å holds 8 neighbours and one of 10 Å 67. Positions are
-independent of the signs, so nothing screens anything: of the mean square of a force, 4πn k_e²/r between charges
-beyond r, a half lies beyond twice the shortest distance. A model that sees 10 Å cannot know it.
+independent of the signs, so nothing screens anything: charges beyond r give 4πn k_e²/r of a mean square force, of which
+half comes from beyond twice the shortest distance and, in a large box, a quarter from beyond 10 Å.
+
+The mean energy of a charge is that of its own images, −2.837 k_e/2L in a cube: −1.02 eV at 20 Å, −0.51 eV at 40 Å. So
+independent samples of another size ask for more than supercells do, which have the energies of the small cell.
 
 The labels are Ewald sums to RMS force errors below 1e-8 × 14.4 eV/Å, the energies of single ions are zero (E0s
 {Na: 0, Cl: 0}: no fit needed).
