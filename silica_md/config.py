@@ -198,25 +198,16 @@ def load(path: str | Path | None = None, overrides: Mapping | None = None) -> Co
         The file cannot be read; a key is unknown (the nearest right one is named); a value is of the wrong
         kind or out of range.
     """
-    data = read_file(path) if path is not None else {}
+    data = {}
+    if path is not None:
+        try:
+            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
     data |= {key: value for key, value in (overrides or {}).items() if value is not None}
     return from_dict(data)
-
-
-def read_file(path: str | Path) -> dict:
-    """Return what a TOML file holds, unchecked.
-
-    Raises
-    ------
-    ConfigError
-        It cannot be read, or is not TOML.
-    """
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML: {error}") from error
 
 
 def from_dict(data: Mapping) -> Config:
