@@ -14,12 +14,10 @@ from rsa_kernels.errors import AtomsTooCloseError
 from .. import potentials
 from ..config import Config
 from ..labelled import labelled, rounded
-from ..state import State
-
-STRAIN_STREAM, RATTLE_STREAM = 4, 5
-"""Streams of random numbers of copies; 0 to 3 are those of `silica_md.state.Stream`."""
+from ..state import State, Stream
 
 HALVINGS = 5
+"""Of the noise in a copy, at most; of 2 Å, 0.06 Å are left then."""
 
 
 class Teacher:
@@ -74,13 +72,13 @@ class Teacher:
         The strain is symmetric, its six components uniform within ± `strain`; every atom moves by normal noise of
         width `rattle` (Å), halved, up to `HALVINGS` times, while two atoms are too close for the potential.
         """
-        words = random.bits(seed, number, torch.arange(2), STRAIN_STREAM)[:, :3].double().flatten()
+        words = random.bits(seed, number, torch.arange(2), Stream.STRAIN_OF_COPY)[:, :3].double().flatten()
         six = strain * (2.0 * (words + 0.5) * 2.0**-32 - 1.0)
         deformation = torch.eye(3, dtype=torch.float64) + torch.diag(six[:3])
         for value, (i, j) in zip(six[3:], ((1, 2), (0, 2), (0, 1)), strict=True):
             deformation[i, j] = deformation[j, i] = value
         halvings = 0
-        noise = random.normal(seed, number, torch.arange(len(atoms)), RATTLE_STREAM).numpy()
+        noise = random.normal(seed, number, torch.arange(len(atoms)), Stream.RATTLE_OF_COPY).numpy()
         while True:
             moved = Atoms(numbers=atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=atoms.pbc)
             moved.set_cell(atoms.cell.array @ deformation.numpy(), scale_atoms=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import config as configuration
 from .. import start
+from ..checked import read_toml
 from ..config import Config
 from ..errors import ConfigError
 from ..schedule import Segment
@@ -215,7 +216,7 @@ def teacher(given: Mapping, path: str | Path | None = None) -> Config:
     ConfigError
         As `silica_md.config.load`.
     """
-    data = configuration.read_file(path) if path is not None else {}
+    data = read_toml(path) if path is not None else {}
     data |= {key: value for key, value in given.items() if value is not None}
     usual = {"potential": "bks", "frame_ps": 0.25} | ({} if data.get("start") else {"atoms": 96})
     chosen = configuration.from_dict(usual | data)
