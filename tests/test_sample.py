@@ -54,7 +54,7 @@ def bytes_of(folder):
 def made(tmp_path_factory):
     """A small set: its folder and its plan."""
     path = tmp_path_factory.mktemp("set")
-    plan = plan_of(path, copies=3, strain=0.04, rattle_A=0.1)
+    plan = plan_of(path, copies=6, strain=0.04, rattle_A=0.1)
     assert make(plan, path / "out", lambda text: None)
     return path / "out", plan
 
@@ -88,7 +88,7 @@ def test_sets_have_the_configurations_and_say_what_they_are(made):
     assert record["teacher"]["potential"] == "bks"
     assert record["teacher"]["options"]["coulomb"] == "ewald", "the default teacher sums all of the Coulomb energy"
     assert Plan.from_dict(record["plan"]) == plan
-    for name, n in (("train", 24 + 3), ("valid", 6), ("test", 5)):
+    for name, n in (("train", 24 + 6), ("valid", 6), ("test", 5)):
         frames = frames_in(made, name)
         assert len(frames) == n == record["sets"][name]["all"]["configurations"]
         for atoms in frames:
@@ -174,7 +174,9 @@ def test_forces_and_stress_have_the_signs_of_the_convention(made):
 def test_copies_are_strained_rattled_and_marked(made):
     frames = frames_in(made, "train")
     copies = [atoms for atoms in frames if "copy_of" in atoms.info]
-    assert len(copies) == 3
+    assert len(copies) == 6
+    sources = np.array([frames[atoms.info["copy_of"]].info["temperature_K"] for atoms in copies])
+    assert len(set(temperature_strata(np.append(sources, [300.0, 3600.0]), 4)[:6].tolist())) >= 3, "hot and cold"
     for atoms in copies:
         original = frames[atoms.info["copy_of"]]
         strain = np.linalg.solve(original.cell.array, atoms.cell.array) - np.eye(3)

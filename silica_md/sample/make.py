@@ -197,10 +197,13 @@ def _write(plan: Plan, folder: SetFolder, configs, teacher: Teacher, found: Cand
 
     frames: dict[str, list[Atoms]] = {name: [found.atoms[index] for index in chosen[name]] for name in SETS}
     everything = {"frames of the runs": found.atoms, **frames}
+    # In a random order: the choice goes round the temperature ranges, and every tenth could be of the same one.
+    sources = np.random.Generator(np.random.PCG64(plan.teacher.seed)).permutation(plan.train)
     for number in range(plan.copies):
-        original = frames["train"][number * plan.train // plan.copies % plan.train]
+        source = int(sources[number % plan.train])
+        original = frames["train"][source]
         info = {key: value for key, value in original.info.items() if not key.startswith("REF_")}
-        info |= {"config_type": "copy", "copy_of": number * plan.train // plan.copies % plan.train}
+        info |= {"config_type": "copy", "copy_of": source}
         frames["train"].append(teacher.copy(original, plan.strain, plan.rattle_A, plan.teacher.seed, number, info))
     for name in SETS:
         write_labelled(folder.frames(name), frames[name])
