@@ -29,6 +29,8 @@ class Stream(IntEnum):
     BAROSTAT = 1
     VELOCITIES = 2
     PLACEMENT = 3
+    STRAIN_OF_COPY = 32
+    RATTLE_OF_COPY = 33
 
 
 @dataclass
