@@ -1,4 +1,4 @@
-"""The command line: `silica-md quench`, `analyze`, `sample`, `doctor`."""
+"""The command line: `silica-md quench`, `analyze`, `sample`, `train`, `convert`, `doctor`."""
 
 from __future__ import annotations
 
@@ -153,6 +153,25 @@ def _report_folder(path: Path, options: argparse.Namespace) -> tuple[Path, bool]
     return (path / "-".join(["analysis", *parts]) if parts else path), True
 
 
+def train(options: argparse.Namespace) -> int:
+    """Train a potential on labelled frames."""
+    from .train import train as run_training
+    from .training import settings as training_settings
+    from .training.folder import TrainingFolder
+
+    folder = TrainingFolder(options.out)
+    if options.resume and options.settings:
+        raise ConfigError(f"{options.settings} cannot change a training that is resumed; leave it out")
+    if not options.resume and not options.settings:
+        raise ConfigError("name the settings of the training: silica-md train config.toml")
+    if options.resume and folder.finished:
+        sys.stderr.write(f"{folder.path} is finished: see {folder.report}\n")
+        return 0
+    settings = folder.read_settings() if options.resume else training_settings.load(options.settings)
+    run_training(settings, options.out, resume=options.resume)
+    return 0
+
+
 def doctor(_options: argparse.Namespace) -> int:
     """Say what this installation is and would do."""
     import rsa_kernels.random  # noqa: F401  (so that its ops are listed)
@@ -168,7 +187,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    commands = parser.add_subparsers(required=True, metavar="quench | analyze | sample | doctor")
+    commands = parser.add_subparsers(
+        required=True, metavar="quench | analyze | sample | train | convert | doctor"
+    )
 
     one = commands.add_parser("quench", parents=[common], allow_abbrev=False, help="make and judge a glass")
     one.add_argument("--out", default=DEFAULT_OUT, help=f"folder of the run (default {DEFAULT_OUT})")
@@ -193,6 +214,12 @@ def _parser() -> argparse.ArgumentParser:
 
     sample = sample_command.add_parser(commands, [common])
     sample.set_defaults(flags=_flags(sample))
+
+    learner = commands.add_parser("train", parents=[common], allow_abbrev=False, help="train a potential on labels")
+    learner.add_argument("settings", nargs="?", metavar="FILE.toml", help="keys: silica_md.training.settings.Settings")
+    learner.add_argument("--out", default="runs/train", help="folder of the training (default %(default)s)")
+    learner.add_argument("--resume", action="store_true", help="go on with the training in --out")
+    learner.set_defaults(command=train, flags=_flags(learner))
 
     three = commands.add_parser("doctor", parents=[common], allow_abbrev=False, help="versions, threads, GPU, kernels")
     three.set_defaults(command=doctor, flags=_flags(three))

@@ -27,3 +27,7 @@ class ModelFileError(SilicaError):
 
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""
+
+
+class DataError(SilicaError):
+    """A set of labelled frames cannot be used: a label is missing, or contradicts the settings."""
