@@ -74,6 +74,8 @@ class Evaluator:
         Copied, so that its own parameters stay trainable.
     head : str
         Which head answers; may be left out where there is one.
+    dtype : torch.dtype, optional
+        Of the arithmetic, float64 or float32; default: that of `network`.
 
     Attributes
     ----------
@@ -89,16 +91,16 @@ class Evaluator:
     float64.
     """
 
-    def __init__(self, network: Network, head: str = ""):
+    def __init__(self, network: Network, head: str = "", dtype: torch.dtype | None = None):
         heads = network.config.heads
         if not head and len(heads) > 1:
             raise ValueError(f"`head` must be given, the model has several: {', '.join(heads)}")
         if head and head not in heads:
             raise ValueError(f"`head` must be one of {', '.join(heads)}, got '{head}'")
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        self.network = copy.deepcopy(network).to(dtype=dtype).eval().requires_grad_(False)
         self.head = heads.index(head) if head else 0
         self.cutoff = float(network.config.r_max)
-        self.dtype = network.dtype
+        self.dtype = self.network.dtype
         self.long_range = network.long_range is not None
 
     def atoms(self, atomic_numbers: Tensor, batch_ptr: Tensor) -> Atoms:
