@@ -28,7 +28,7 @@ _QUENCH_FLAGS = (
     ("--na2o", "na2o", float, "mole fraction of Na2O, 0 to 0.5 (default 0: silica)"),
     ("--start", "start", str, "structure file to begin with; excludes --atoms, --na2o and --density"),
     ("--density", "density_g_cm3", float, "density of the random start, g/cm3 (default: as measured)"),
-    ("--potential", "potential", str, "shik, bks or pmmcs (default shik)"),
+    ("--potential", "potential", str, "shik, bks, pmmcs or mace:FILE, a learned one (default shik)"),
     ("--coulomb", "coulomb", str, "dsf or ewald sums with bks or pmmcs (default dsf); shik has its own"),
     ("--melt", "melt_K", float, "temperature of the melt, K (default %(key)s)"),
     ("--rate", "rate_K_per_ps", float, "cooling rate, K/ps (default %(key)s)"),

@@ -28,12 +28,14 @@ class Config:
     density_g_cm3 : float, optional
         Of the random start; default: the measured density of the glass.
     potential : str
-        "shik", "bks" or "pmmcs".
+        "shik", "bks" or "pmmcs"; or "mace:PATH", a model file as `silica_md.models.save` writes it. The run keeps a
+        copy of it in its folder.
     coulomb : str
         "dsf" or "ewald" sums, for "bks" and "pmmcs"; "" for the potential's own, dsf for these.
     potential_options : dict
-        Keyword arguments of the potential. A run writes into its own copy what follows from the start: `ewald`,
-        the settings of Ewald sums.
+        Keyword arguments of the potential, such as `dtype` ("float64" or "float32") of a learned one. A run writes into
+        its own copy what follows from the start: `ewald`, the settings of Ewald sums; `sha256` and `architecture` of
+        the model.
     seed : int
         Of positions, velocities and noise.
     timestep_fs : float
