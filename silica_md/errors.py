@@ -23,3 +23,11 @@ class DamagedCheckpointError(CheckpointError):
 
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""
+
+
+class PublishedModelError(SilicaError):
+    """A model file of others cannot be read, or is of a kind that cannot be converted."""
+
+
+class RefusedPickleError(PublishedModelError):
+    """A pickled file asks for something that no model needs; none of it was executed."""
