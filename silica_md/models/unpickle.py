@@ -130,7 +130,7 @@ def read_pickle(path: str | Path) -> object:
             return _read_archive(file, path)
     except OSError as error:
         raise PublishedModelError(f"{path} cannot be read ({error.strerror or error})") from error
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, EOFError) as error:
         raise PublishedModelError(
             f"{path} is no file that torch.save wrote, or it is truncated or damaged ({error})"
         ) from error
@@ -143,7 +143,7 @@ def _read_archive(file, path: Path) -> object:
             raise PublishedModelError(f"{path} is a zip archive without data.pkl: no file that torch.save wrote")
         if any(name.startswith("code/") for name in entries):
             raise PublishedModelError(
-                f"{path} is a TorchScript archive (a compiled model, such as for LAMMPS); convert the model it was made of"
+                f"{path} is a TorchScript archive (a compiled model); convert the model that it was made of"
             )
         packed = [name for name, info in entries.items() if info.compress_type != zipfile.ZIP_STORED]
         if packed:
@@ -170,7 +170,7 @@ class _Storages:
             case ("storage", torch.dtype() as dtype, str() as key, str(), int() as size):
                 pass
             case _:
-                raise PublishedModelError(f"{self.path} is damaged: a tensor storage is named by {identity!r:.80}")
+                raise PublishedModelError(f"{self.path} is damaged: a tensor storage is not named as torch does")
         if key not in self.read:
             info = self.entries.get(f"data/{key}")
             if info is None or info.file_size != size * dtype.itemsize:
@@ -204,16 +204,29 @@ def _parameter(data, requires_grad=True, _hooks=None, _state=None):
     return torch.nn.Parameter(data, requires_grad=bool(requires_grad) and data.is_floating_point())
 
 
+def _shown(value):
+    # Never the repr of a container: a small pickle can hold one whose repr fills any memory.
+    return str(value) if isinstance(value, (str, Global)) else f"a {type(value).__name__}"
+
+
+def _key(value):
+    """Refuse keys whose hash could cost more than their size, such as tuples of tuples of one tuple."""
+    plain = (str, bytes, int, float, type(None), Global, Record, torch.dtype)
+    if not isinstance(value, plain) and not (type(value) is tuple and all(isinstance(part, plain) for part in value)):
+        raise ValueError(f"{_shown(value)} as a key")
+    return value
+
+
 def _bytes(text="", encoding="latin1"):
     if encoding != "latin1" or not isinstance(text, str):
-        raise ValueError(f"bytes in the encoding {encoding!r:.40}")
+        raise ValueError(f"bytes in the encoding {_shown(encoding)}")
     return text.encode("latin1")
 
 
 def _function_of_torch(owner, name):
     # How Python writes torch.tanh. The name is kept as a name; nothing is looked up.
     if owner != Global("torch._C", "_VariableFunctionsClass") or not isinstance(name, str):
-        raise ValueError(f"getattr({owner}, {name!r:.40})")
+        raise ValueError(f"getattr of {_shown(owner)} and {_shown(name)}")
     return Global("torch", name)
 
 
@@ -227,8 +240,8 @@ _BUILDERS = {
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
-    ("collections", "OrderedDict"): lambda pairs=(): OrderedDict((key, value) for key, value in pairs),
-    ("builtins", "set"): lambda members=(): set(members),
+    ("collections", "OrderedDict"): lambda pairs=(): OrderedDict((_key(key), value) for key, value in pairs),
+    ("builtins", "set"): lambda members=(): set(map(_key, members)),
     ("builtins", "slice"): _slice,
     ("builtins", "bytes"): lambda: b"",
     ("builtins", "getattr"): _function_of_torch,
@@ -263,7 +276,7 @@ class _Machine:
                     _STEPS[opcode.name](self, argument)
                 else:
                     raise RefusedPickleError(f"{self.path}: pickle opcode {opcode.name} is none that torch.save writes")
-        except (PublishedModelError, zipfile.BadZipFile):
+        except (PublishedModelError, zipfile.BadZipFile, EOFError, OSError):
             raise
         except (ValueError, TypeError, KeyError, IndexError, UnicodeError, RuntimeError, OverflowError) as error:
             raise PublishedModelError(f"{self.path} is damaged: its pickle cannot be followed ({error})") from error
@@ -293,13 +306,13 @@ class _Machine:
         )
         if key not in _BUILDERS and key not in INERT and not inert:
             raise RefusedPickleError(
-                f"{self.path} names {module}.{name}, which no model needs: refused, and nothing of the file was executed"
+                f"{self.path} names {module}.{name}, which no model needs: refused, nothing was executed"
             )
         return Global(str(module), str(name))
 
     def _call(self, function: object, arguments: object) -> object:
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
-            raise ValueError(f"a call of {function!r:.80}")
+            raise ValueError(f"a call of {_shown(function)}")
         builder = _BUILDERS.get((function.module, function.name))
         try:
             return Record(function, arguments) if builder is None else builder(*arguments)
@@ -320,7 +333,7 @@ class _Machine:
     def step_newobj_ex(self, _):
         keywords, arguments, function = self._pop(), self._pop(), self._pop()
         if keywords:
-            raise ValueError(f"{function} made with keywords")
+            raise ValueError(f"{_shown(function)} made with keywords")
         self.stack.append(self._call(function, arguments))
 
     def step_build(self, _):
@@ -360,13 +373,13 @@ class _Machine:
     def _update(self, items):
         if type(self.stack[-1]) not in (dict, OrderedDict):
             raise ValueError(f"keys set in a {type(self.stack[-1]).__name__}")
-        self.stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        self.stack[-1].update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
     def step_additems(self, _):
         items = self._marked()
         if type(self.stack[-1]) is not set:
             raise ValueError(f"members added to a {type(self.stack[-1]).__name__}")
-        self.stack[-1].update(items)
+        self.stack[-1].update(map(_key, items))
 
 
 _CONSTANTS = {
@@ -388,7 +401,7 @@ _STEPS = {
     "PROTO": lambda machine, _: None,
     "FRAME": lambda machine, _: None,
     "TUPLE": lambda machine, _: machine.stack.append(tuple(machine._marked())),
-    "FROZENSET": lambda machine, _: machine.stack.append(frozenset(machine._marked())),
+    "FROZENSET": lambda machine, _: machine.stack.append(frozenset(map(_key, machine._marked()))),
     "POP": lambda machine, _: machine.stack.pop(),
     "POP_MARK": lambda machine, _: machine._marked(),
     "GLOBAL": _Machine.step_global,
