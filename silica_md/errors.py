@@ -21,6 +21,10 @@ class DamagedCheckpointError(CheckpointError):
     """What is in the file is not what was written."""
 
 
+class ModelFileError(SilicaError):
+    """A file of a learned potential is missing, damaged, or not what it says it is."""
+
+
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""
 

@@ -1,0 +1,37 @@
+"""The one door to mace-torch and e3nn: imports what the models use, and leaves the process as it was."""
+
+import contextlib
+import io
+import os
+import warnings
+
+_FORCE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+"""mace-torch sets it, and e3nn needs it while it imports; left set, every later torch.load would unpickle anything."""
+
+_before = os.environ.get(_FORCE)
+try:
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        # isort: split
+        from e3nn import o3
+        from mace import modules  # first: e3nn alone does not import with a torch this new
+        from mace.modules.blocks import LinearReadoutBlock, NonLinearReadoutBlock
+        from mace.modules.utils import get_outputs, prepare_graph
+        from mace.tools.scatter import scatter_sum
+except ImportError as error:
+    raise ImportError(
+        f"learned potentials need mace-torch, which does not load here ({error}); pip install 'silica-md[mace]'"
+    ) from error
+finally:
+    if _before is None:
+        os.environ.pop(_FORCE, None)
+
+__all__ = [
+    "LinearReadoutBlock",
+    "NonLinearReadoutBlock",
+    "get_outputs",
+    "modules",
+    "o3",
+    "prepare_graph",
+    "scatter_sum",
+]
