@@ -296,3 +296,25 @@ def floating_dtype(state: dict[str, Tensor]) -> torch.dtype:
     if kinds not in ({torch.float64}, {torch.float32}):
         raise PublishedModelError(f"weights are {', '.join(sorted(map(str, kinds)))}; float64 or float32 is expected")
     return kinds.pop()
+
+
+def constants(root: Record) -> dict[str, tuple[float, ...]]:
+    """Normalisation factors that modules of e3nn hold as numbers: of activations, and of the paths of products."""
+    found = {}
+    for name, module in modules(root):
+        held = fields(module)
+        if module.kind.name == "normalize2mom":
+            found[name] = (number(held["cst"]),)
+        elif isinstance(held.get("instructions"), list):
+            found[name] = tuple(_path_weight(one.arguments) for one in held["instructions"])
+    return found
+
+
+def own_constants(module: torch.nn.Module) -> tuple[float, ...]:
+    """The same of a module of ours."""
+    return (module.cst,) if hasattr(module, "cst") else tuple(_path_weight(one) for one in module.instructions)
+
+
+def _path_weight(instruction: tuple) -> float:
+    # The one float among indices, a mode and a shape.
+    return next((one for one in instruction if isinstance(one, float)), 1.0)

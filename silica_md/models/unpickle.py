@@ -20,6 +20,7 @@ Bytes in the file that hold TorchScript (e3nn keeps its generated code so) stay 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import pickletools
 import sys
@@ -27,6 +28,7 @@ import zipfile
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
@@ -94,12 +96,12 @@ class Record:
     state: object = None
 
 
-def read_pickle(path: str | Path) -> object:
+def read_pickle(path: str | Path | BinaryIO) -> object:
     """Read what ``torch.save`` wrote, as tensors, plain containers and `Record`; no code of the file runs.
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or binary file
         A file in torch's zip format (torch 1.6 and later).
 
     Returns
@@ -118,25 +120,25 @@ def read_pickle(path: str | Path) -> object:
     -----
     Cost: one pass over `data.pkl`; storages are read when a tensor first uses them. Memory: about that of the file.
     """
-    path = Path(path)
+    name = path if isinstance(path, (str, Path)) else getattr(path, "name", "the model")
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") if isinstance(path, (str, Path)) else contextlib.nullcontext(path) as file:
             if file.read(len(LEGACY)) == LEGACY:
                 raise PublishedModelError(
-                    f"{path} is in torch's format before 1.6, which is not read here; load it with torch where you "
+                    f"{name} is in torch's format before 1.6, which is not read here; load it with torch where you "
                     "trust it, and write it again with torch.save"
                 )
             file.seek(0)
-            return _read_archive(file, path)
+            return _read_archive(file, name)
     except OSError as error:
-        raise PublishedModelError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise PublishedModelError(f"{name} cannot be read ({error.strerror or error})") from error
     except (zipfile.BadZipFile, EOFError) as error:
         raise PublishedModelError(
-            f"{path} is no file that torch.save wrote, or it is truncated or damaged ({error})"
+            f"{name} is no file that torch.save wrote, or it is truncated or damaged ({error})"
         ) from error
 
 
-def _read_archive(file, path: Path) -> object:
+def _read_archive(file: BinaryIO, path: str | Path) -> object:
     with zipfile.ZipFile(file) as archive:
         entries = {info.filename.partition("/")[2]: info for info in archive.infolist()}
         if "data.pkl" not in entries:
@@ -160,7 +162,7 @@ class _Storages:
 
     archive: zipfile.ZipFile
     entries: dict[str, zipfile.ZipInfo]
-    path: Path
+    path: str | Path
 
     def __post_init__(self):
         self.read: dict[str, torch.Tensor] = {}
@@ -255,7 +257,7 @@ _MARK = object()
 class _Machine:
     """The pickle machine, cut down to the opcodes that torch writes."""
 
-    def __init__(self, program: bytes, storages: _Storages, path: Path):
+    def __init__(self, program: bytes, storages: _Storages, path: str | Path):
         self.program, self.storages, self.path = program, storages, path
         self.stack: list = []
         self.memo: dict[int, object] = {}
