@@ -6,15 +6,16 @@ import os
 import warnings
 
 _FORCE = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-"""mace-torch sets it, and e3nn needs it while it imports; left set, every later torch.load would unpickle anything."""
+"""e3nn unpickles its own constants while it imports.
+Left set, as mace-torch leaves it, every later torch.load would unpickle anything."""
 
 _before = os.environ.get(_FORCE)
 try:
+    os.environ[_FORCE] = "1"
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        # isort: split
         from e3nn import o3
-        from mace import modules  # first: e3nn alone does not import with a torch this new
+        from mace import modules
         from mace.modules.blocks import LinearReadoutBlock, NonLinearReadoutBlock
         from mace.modules.utils import get_outputs, prepare_graph
         from mace.tools.scatter import scatter_sum
@@ -23,8 +24,9 @@ except ImportError as error:
         f"learned potentials need mace-torch, which does not load here ({error}); pip install 'silica-md[mace]'"
     ) from error
 finally:
-    if _before is None:
-        os.environ.pop(_FORCE, None)
+    os.environ.pop(_FORCE, None)
+    if _before is not None:
+        os.environ[_FORCE] = _before
 
 __all__ = [
     "LinearReadoutBlock",
