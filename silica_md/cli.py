@@ -1,4 +1,4 @@
-"""The command line: `silica-md quench`, `analyze`, `doctor`."""
+"""The command line: `silica-md quench`, `analyze`, `convert`, `doctor`."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rsa_kernels.errors import RsaKernelsError
 from . import config as configuration
 from .errors import ConfigError, SilicaError
 from .folder import RunFolder
+from .models import convert as models_convert
 from .observers import format_duration, print_summary, stages_shown
 from .quench import run
 
@@ -167,7 +168,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    commands = parser.add_subparsers(required=True, metavar="quench | analyze | doctor")
+    commands = parser.add_subparsers(required=True, metavar="quench | analyze | convert | doctor")
 
     one = commands.add_parser("quench", parents=[common], allow_abbrev=False, help="make and judge a glass")
     one.add_argument("--out", default=DEFAULT_OUT, help=f"folder of the run (default {DEFAULT_OUT})")
@@ -189,6 +190,12 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--segment", help="part of the schedule to average (default: the last)")
     two.add_argument("--elements", help="elements of atom types 1, 2, ... of a LAMMPS file, such as Si,O")
     two.set_defaults(command=analyse, flags=_flags(two), **_ANALYZE)
+
+    convert = commands.add_parser(
+        "convert", parents=[common], allow_abbrev=False, help="make a model of this package of a published checkpoint"
+    )
+    models_convert.add_arguments(convert)
+    convert.set_defaults(command=models_convert.convert, flags=_flags(convert))
 
     three = commands.add_parser("doctor", parents=[common], allow_abbrev=False, help="versions, threads, GPU, kernels")
     three.set_defaults(command=doctor, flags=_flags(three))

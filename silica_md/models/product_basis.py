@@ -19,7 +19,9 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from .network import Network
 
-_COUPLING = re.compile(r"(?P<contraction>products\.\d+\.symmetric_contractions\.contractions\.\d+)\.U_matrix_(?P<order>\d+)")
+_COUPLING = re.compile(
+    r"(?P<contraction>products\.\d+\.symmetric_contractions\.contractions\.\d+)\.U_matrix_(?P<order>\d+)"
+)
 
 
 def fit_product_basis(model: Network, state: Mapping[str, Tensor]) -> bool:

@@ -8,6 +8,7 @@ parameter of the file has its place, every parameter of the network comes from t
 
 from __future__ import annotations
 
+import copy
 import difflib
 import hashlib
 import json
@@ -53,7 +54,9 @@ _SETTINGS = {
 }
 """Names of the constructor of `mace.modules` and ours, where they differ."""
 
-_MADE = re.compile(r"(.*\.)?(output_mask|weights_(max|\d+)_zeroed|bias|weight|cutoff_fn\.r_max|bessel_fn\.(r_max|prefactor))")
+_MADE = re.compile(
+    r"(.*\.)?(output_mask|weights_(max|\d+)_zeroed|bias|weight|cutoff_fn\.r_max|bessel_fn\.(r_max|prefactor))"
+)
 """Buffers that older files lack and the construction gives: masks, flags, empty biases of e3nn, copies of r_max."""
 
 _DROPPED = {"pair_repulsion_fn.r_max"}
@@ -153,8 +156,12 @@ def read_state(path: str | Path, settings: str | Path | Mapping) -> Published:
     kind = _known_class(given.pop("class", "MACERSGA" if gated else "ScaleShiftMACE"))
     elements = given.pop("num_elements", None)
     if elements is not None and elements != len(given.get("atomic_numbers", ())):
-        raise PublishedModelError(f"`num_elements` is {elements}, but `atomic_numbers` is {given.get('atomic_numbers')}")
-    known = {one: one for one in ModelConfig.__dataclass_fields__ if one not in ("long_range", "dispersion")} | _SETTINGS
+        raise PublishedModelError(
+            f"`num_elements` is {elements}, but `atomic_numbers` is {given.get('atomic_numbers')}"
+        )
+    known = {
+        one: one for one in ModelConfig.__dataclass_fields__ if one not in ("long_range", "dispersion")
+    } | _SETTINGS
     for key in given:
         if key not in known or key in _SETTINGS.values():
             near = difflib.get_close_matches(key, [one for one in known if one not in _SETTINGS.values()], n=1)
@@ -289,6 +296,26 @@ def select_head(published: Published, head: str) -> Published:
     # Constants of the readouts depend on the number of heads, which is now another.
     kept = {name: value for name, value in published.constants.items() if not name.startswith("readouts.")}
     return Published(chosen, state, published.source | {"head": head, "heads": list(heads)}, kept)
+
+
+def to_mace(model: Network) -> torch.nn.Module:
+    """Return a copy of a short-range network as `mace.modules.ScaleShiftMACE`, for ``torch.save``.
+
+    Raises
+    ------
+    PublishedModelError
+        It has a long-range layer, or repulsion after the scale: mace-torch has neither.
+    """
+    from ._mace import modules
+
+    if model.config.kind != "sr" or model.config.pair_repulsion_after_scale:
+        raise PublishedModelError("only short-range models, with repulsion before the scale, go back to mace-torch")
+    if getattr(model, "accelerated", False):
+        raise PublishedModelError("`model` must be the one that `accelerate` was given")
+    plain = copy.deepcopy(model)
+    del plain.config, plain.long_range
+    plain.__class__ = modules.ScaleShiftMACE
+    return plain
 
 
 def _known_class(name: str) -> str:
