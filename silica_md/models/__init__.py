@@ -1,7 +1,7 @@
 """Machine-learned potentials: MACE, short-range or with a long-range layer after every interaction.
 
-`ModelConfig` says what a model is, `build` makes one with new weights, `save` and `load` keep it as safetensors + JSON, and
-`accelerate` puts cuequivariance's blocks in. Checkpoints of others: `silica_md.models.published`.
+`ModelConfig` says what a model is, `build` makes one with new weights, `save` and `load` keep it as safetensors + JSON,
+and `accelerate` puts cuequivariance's blocks in. Checkpoints of others: `silica_md.models.published`.
 The short-range network is that of mace-torch, which is imported on first use (``pip install 'silica-md[mace]'``).
 """
 

@@ -12,9 +12,7 @@ import torch
 if TYPE_CHECKING:
     from .network import Network
 
-INSTALL = (
-    "pip install cuequivariance cuequivariance-torch (and cuequivariance-ops-torch-cu12 or -cu13 for the GPU kernels)"
-)
+INSTALL = "pip install cuequivariance cuequivariance-torch (and cuequivariance-ops-torch-cu13 for the GPU kernels)"
 
 
 def accelerate(model: Network) -> Network:
@@ -23,8 +21,8 @@ def accelerate(model: Network) -> Network:
     Parameters
     ----------
     model : Network
-        From `build` or `load`; left as it is. Its device decides whether products and sums over neighbours are fused, which
-        needs the GPU kernels.
+        From `build` or `load`; left as it is. On a GPU products and sums over neighbours are fused, which needs the
+        GPU kernels.
 
     Returns
     -------
@@ -41,7 +39,7 @@ def accelerate(model: Network) -> Network:
 
     Notes
     -----
-    Features with l > 0 stay in e3nn's order where a long-range layer reads them; else cuequivariance's own order is used.
+    Features with l > 0 stay in e3nn's order where a long-range layer reads them; else cuequivariance's own is used.
     Not yet run on a GPU.
     """
     for package in ("cuequivariance", "cuequivariance_torch"):

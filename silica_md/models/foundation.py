@@ -1,4 +1,4 @@
-"""Foundation models of MACE, by name or path. Their download is mace-torch's own; no other part of this package has one."""
+"""Foundation models of MACE, by name or path. Their download is mace-torch's own; nothing else here has one."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The product basis of a network as its file has it: mace-torch makes one of two, depending on what else is installed.
 
-The coupling tensors U of the product basis either span all couplings of Clebsch–Gordan coefficients, or only the symmetric
-ones, which are fewer ("reduced"). mace-torch can make the second only where cuequivariance is installed, and its weights
-have other shapes. U is kept with the weights, so a file of either kind can be read anywhere: the tensors are given the
-shapes of the file before they are filled.
+The coupling tensors U of the product basis either span all couplings of Clebsch–Gordan coefficients, or only the
+symmetric ones, which are fewer ("reduced"). mace-torch can make the second only where cuequivariance is installed, and
+its weights have other shapes. U is kept with the weights, so a file of either kind can be read anywhere: the tensors
+are given the shapes of the file before they are filled.
 """
 
 from __future__ import annotations

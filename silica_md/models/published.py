@@ -1,7 +1,7 @@
 """Checkpoints of others: read without running their code, checked, and made into networks of this package.
 
-Two routes lead to the same tensors: the pickled model itself, through `unpickle`, and a state dict with the settings of its
-constructor. What they hold is renamed, compared with a network built from the settings, and loaded into it: every
+Two routes lead to the same tensors: the pickled model itself, through `unpickle`, and a state dict with the settings of
+its constructor. What they hold is renamed, compared with a network built from the settings, and loaded into it: every
 parameter of the file has its place, every parameter of the network comes from the file, and every constant of the file
 (coupling coefficients, masks, tables) is what the construction gives.
 """
@@ -34,14 +34,15 @@ CLASSES = {"ScaleShiftMACE": "", "MACE": "", "MACERSGA": "rsga"}
 """Classes of models that can be read, and their long-range layer."""
 
 WARNINGS = {
-    "rsga": "its published norm is kept: long-range energy per atom falls as the box grows (1/N, at most 1,024 waves); use it"
-    " at the size it was trained at, and train anew with norm 'intensive' for any other",
+    "rsga": "the published norm is kept: not size-consistent (long-range energy per atom falls as 1/N, at most 1,024"
+    " waves), so use it at the size it was trained at; stress is the derivative of the energy here, in the code it comes"
+    " from it was not, so NPT results made there differ",
 }
 """What is known to be wrong with published layers, one line each."""
 
 TOLERANCE = 1e-5
-"""Relative difference of a constant in the file from ours: files of float32 models hold tables rounded to 6e-8, and sums of
-them; a table of another definition differs by more than a hundredth."""
+"""Largest difference of a constant in the file from ours, relative where it is above one: float32 models hold tables
+rounded to 6e-8, and sums of such; a table of another definition differs by more than a hundredth."""
 
 _SETTINGS = {
     "num_bessel": "num_radial_basis",
@@ -109,14 +110,15 @@ def read_pickled(path: str | Path | BinaryIO, *, allow_pickle: bool = False) -> 
     Raises
     ------
     PublishedModelError
-        It is not allowed, cannot be read, or is of a kind or has a setting that is not supported; the message says which.
+        It is not allowed, cannot be read, or is of a kind or has a setting that is not supported; the message says
+        which.
     RefusedPickleError
         It names something that no model needs.
     """
     if not allow_pickle:
         raise PublishedModelError(
-            f"{path} is read as a pickled model only when asked to (--from-pickle, allow_pickle=True); nothing in it will be"
-            " executed"
+            f"{path} is read as a pickled model only when asked to (--from-pickle, allow_pickle=True); nothing in it"
+            " will be executed"
         )
     root = read_pickle(path)
     if not isinstance(root, Record):
@@ -142,8 +144,8 @@ def read_state(path: str | Path, settings: str | Path | Mapping) -> Published:
     path : str or Path
         ``.npz`` or ``.safetensors``, names as from ``state_dict()``.
     settings : str, Path or mapping
-        Arguments of the constructor in `mace.modules` as JSON; "class" where it is not `ScaleShiftMACE` and the names of
-        the tensors do not say so.
+        Arguments of the constructor in `mace.modules` as JSON; "class" where it is not `ScaleShiftMACE` and the names
+        of the tensors do not say so.
 
     Raises
     ------
@@ -202,8 +204,8 @@ def to_network(published: Published) -> Network:
     Raises
     ------
     PublishedModelError
-        A tensor is missing or left over, has another shape, or a constant is not what the construction gives; the message
-        names it.
+        A tensor is missing or left over, has another shape, or a constant is not what the construction gives; the
+        message names it.
     """
     from .network import build
 
@@ -256,8 +258,8 @@ def _same_constant(name: str, ours: Tensor, given: Tensor) -> bool:
 def select_head(published: Published, head: str) -> Published:
     """Leave one head of a model with several.
 
-    The readouts of the others are cut away. The last layer's weights are divided by √heads: e3nn normalises by the number
-    of inputs, of which the other heads' are always zero. Energies stay the same to rounding.
+    The readouts of the others are cut away. The last layer's weights are divided by √heads: e3nn normalises by the
+    number of inputs, of which the other heads' are always zero. Energies stay the same to rounding.
 
     Raises
     ------
