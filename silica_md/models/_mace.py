@@ -14,7 +14,7 @@ try:
     os.environ[_FORCE] = "1"
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        from e3nn import o3
+        from e3nn import get_optimization_defaults, o3, set_optimization_defaults
         from mace import modules
         from mace.modules.blocks import LinearReadoutBlock, NonLinearReadoutBlock
         from mace.modules.utils import get_outputs, prepare_graph
@@ -31,9 +31,11 @@ finally:
 __all__ = [
     "LinearReadoutBlock",
     "NonLinearReadoutBlock",
+    "get_optimization_defaults",
     "get_outputs",
     "modules",
     "o3",
     "prepare_graph",
     "scatter_sum",
+    "set_optimization_defaults",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -115,6 +116,8 @@ class ModelConfig:
                 f"`atomic_energies` must hold one energy for each of the {len(numbers)} elements"
                 f" {f'and {len(self.heads)} heads' if len(self.heads) > 1 else ''}, got {self.atomic_energies}"
             )
+        if not re.match(r"\s*([0-9]+x)?0e\b", self.hidden_irreps):
+            raise ValueError(f"`hidden_irreps` must begin with scalars, such as 32x0e, got {self.hidden_irreps!r}")
         for name in ("r_max", "avg_num_neighbors"):
             if not 0.0 < getattr(self, name) < math.inf:
                 raise ValueError(f"`{name}` must be positive and finite, got {getattr(self, name)}")

@@ -158,7 +158,7 @@ class RSGA(Attention):
         **options,
     ):
         super().__init__()
-        self.layers, self.scalars = nn.ModuleList(), []
+        self.layers = nn.ModuleList()
         for _, after in irreps:
             hidden = _scalars(after)
             settings = _attention_settings(config, hidden, heads, norm, sigma, k_cut) | options
@@ -167,7 +167,6 @@ class RSGA(Attention):
             layer = ReciprocalSpaceGatedAttention(hidden, **settings)
             nn.init.constant_(layer.mix_gate_node.bias, mix_bias)
             self.layers.append(layer)
-            self.scalars.append(_scalar_slice(after))
 
     def attention(self, layer: int) -> ReciprocalSpaceGatedAttention:
         """The attention of an interaction."""
@@ -175,13 +174,10 @@ class RSGA(Attention):
 
     def mixed(self, layer, before, after, graph, waves) -> Tensor:
         """Features with the gated update added to the scalars."""
-        where = self.scalars[layer]
-        scalars = after[:, where]
-        update, gate = self.layers[layer](scalars, graph.positions, graph.cell, graph.batch_ptr, waves)
-        mixed = scalars + gate * update
-        if mixed.shape == after.shape:
-            return mixed
-        return torch.cat([after[:, : where.start], mixed, after[:, where.stop :]], dim=1)
+        one = self.layers[layer]
+        scalars, others = after[:, : one.width], after[:, one.width :]  # features begin with their scalars
+        update, gate = one(scalars, graph.positions, graph.cell, graph.batch_ptr, waves)
+        return torch.cat([scalars + gate * update, others], dim=1)
 
 
 class Charges(LongRange):
@@ -290,11 +286,3 @@ def _attention_settings(config, hidden, heads, norm, sigma, k_cut) -> dict:
 
 def _scalars(irreps: o3.Irreps) -> int:
     return irreps.count(o3.Irrep(0, 1))
-
-
-def _scalar_slice(irreps: o3.Irreps) -> slice:
-    """Where the scalars of a feature vector stand."""
-    for (_, irrep), where in zip(irreps, irreps.slices(), strict=True):
-        if irrep == o3.Irrep(0, 1):
-            return where
-    raise ValueError(f"`hidden_irreps` must hold scalars (0e) for a long-range layer, got {irreps}")

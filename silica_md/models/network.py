@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -11,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._mace import get_outputs, modules, o3, prepare_graph, scatter_sum
+from ._mace import (
+    get_optimization_defaults,
+    get_outputs,
+    modules,
+    o3,
+    prepare_graph,
+    scatter_sum,
+    set_optimization_defaults,
+)
 from .config import ModelConfig
 from .long_range import build_long_range
 
@@ -132,6 +139,7 @@ class Network(modules.ScaleShiftMACE):
         after = [o3.Irreps(str(product.linear.irreps_out)) for product in self.products]
         return list(zip([o3.Irreps(str(self.node_embedding.linear.irreps_out)), *after], after, strict=False))
 
+    @torch.jit.optimized_execution(False)  # what e3nn scripts nevertheless; see `unscripted`
     def node_energies(self, graph: Graph) -> NodeEnergies:
         """Return the energies of the atoms: the whole of the network, differentiable.
 
@@ -274,8 +282,7 @@ def build(config: ModelConfig | Mapping, *, dtype: torch.dtype = torch.float64, 
         config = ModelConfig.from_dict(config)
     if dtype not in (torch.float32, torch.float64):
         raise ValueError(f"`dtype` must be torch.float64 or torch.float32, got {dtype}")
-    with torch.random.fork_rng(devices=[]), in_float64(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="The TorchScript type system")  # hundreds, of e3nn's own classes
+    with torch.random.fork_rng(devices=[]), in_float64(), unscripted():
         torch.manual_seed(seed)
         network = Network(config)
     return network.to(dtype)
@@ -290,6 +297,21 @@ def in_float64() -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextlib.contextmanager
+def unscripted() -> Iterator[None]:
+    """Keep e3nn from compiling its blocks with TorchScript inside.
+
+    Scripted blocks round otherwise in their first calls than in later ones, which would break exact restarts; they are
+    not faster, and take longer to build.
+    """
+    before = get_optimization_defaults()
+    set_optimization_defaults(jit_script_fx=False)
+    try:
+        yield
+    finally:
+        set_optimization_defaults(**before)
 
 
 def require_periodic(pbc) -> None:
