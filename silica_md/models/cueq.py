@@ -49,7 +49,7 @@ def accelerate(model: Network) -> Network:
     from mace.cli.convert_e3nn_cueq import transfer_symmetric_contractions
     from mace.modules.wrapper_ops import CuEquivarianceConfig
 
-    from .network import Network
+    from .network import Network, unscripted
 
     config = model.config
     correlation = config.correlation
@@ -65,7 +65,7 @@ def accelerate(model: Network) -> Network:
         optimize_all=True,
         conv_fusion=device.type == "cuda",
     )
-    with _default_dtype(model.dtype), torch.random.fork_rng(devices=[]):
+    with _default_dtype(model.dtype), torch.random.fork_rng(devices=[]), unscripted():
         fast = Network(config, cueq_config=settings)
     source, target = model.state_dict(), fast.state_dict()
     transfer_symmetric_contractions(
