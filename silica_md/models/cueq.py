@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,7 +25,7 @@ def accelerate(model: Network) -> Network:
     Returns
     -------
     Network
-        Energies and derivatives are those of `model` to rounding. It is for evaluation: its tensors have other names and
+        Energies and derivatives are those of `model` to rounding. For evaluation only: its tensors have other names and
         shapes, so keep the model it was made of; `save` refuses it.
 
     Raises
@@ -49,7 +47,7 @@ def accelerate(model: Network) -> Network:
     from mace.cli.convert_e3nn_cueq import transfer_symmetric_contractions
     from mace.modules.wrapper_ops import CuEquivarianceConfig
 
-    from .network import Network, unscripted
+    from .network import Network, default_dtype, unscripted
 
     config = model.config
     correlation = config.correlation
@@ -65,7 +63,7 @@ def accelerate(model: Network) -> Network:
         optimize_all=True,
         conv_fusion=device.type == "cuda",
     )
-    with _default_dtype(model.dtype), torch.random.fork_rng(devices=[]), unscripted():
+    with default_dtype(model.dtype), torch.random.fork_rng(devices=[]), unscripted():
         fast = Network(config, cueq_config=settings)
     source, target = model.state_dict(), fast.state_dict()
     transfer_symmetric_contractions(
@@ -96,14 +94,3 @@ def accelerate(model: Network) -> Network:
         one.avg_num_neighbors = other.avg_num_neighbors
     fast.accelerated = True
     return fast.to(device).train(model.training)
-
-
-@contextlib.contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """In which the blocks of cuequivariance calculate."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -35,7 +35,7 @@ CLASSES = {"ScaleShiftMACE": "", "MACE": "", "MACERSGA": "rsga"}
 
 WARNINGS = {
     "rsga": "the published norm is kept: not size-consistent (long-range energy per atom falls as 1/N, at most 1,024"
-    " waves), so use it at the size it was trained at; stress is the derivative of the energy here, in the code it comes"
+    " waves): use it at the size it was trained at; stress here is the derivative of the energy, in the code it comes"
     " from it was not, so NPT results made there differ",
 }
 """What is known to be wrong with published layers, one line each."""
