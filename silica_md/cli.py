@@ -16,6 +16,7 @@ from rsa_kernels.errors import RsaKernelsError
 from . import config as configuration
 from .errors import ConfigError, SilicaError
 from .folder import RunFolder
+from .models import convert as models_convert
 from .observers import format_duration, print_summary, stages_shown
 from .quench import run
 from .sample import command as sample_command
@@ -187,9 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    commands = parser.add_subparsers(
-        required=True, metavar="quench | analyze | sample | train | convert | doctor"
-    )
+    commands = parser.add_subparsers(required=True, metavar="quench | analyze | sample | train | convert | doctor")
 
     one = commands.add_parser("quench", parents=[common], allow_abbrev=False, help="make and judge a glass")
     one.add_argument("--out", default=DEFAULT_OUT, help=f"folder of the run (default {DEFAULT_OUT})")
@@ -220,6 +219,12 @@ def _parser() -> argparse.ArgumentParser:
     learner.add_argument("--out", default="runs/train", help="folder of the training (default %(default)s)")
     learner.add_argument("--resume", action="store_true", help="go on with the training in --out")
     learner.set_defaults(command=train, flags=_flags(learner))
+
+    convert = commands.add_parser(
+        "convert", parents=[common], allow_abbrev=False, help="make a model of this package of a published checkpoint"
+    )
+    models_convert.add_arguments(convert)
+    convert.set_defaults(command=models_convert.convert, flags=_flags(convert))
 
     three = commands.add_parser("doctor", parents=[common], allow_abbrev=False, help="versions, threads, GPU, kernels")
     three.set_defaults(command=doctor, flags=_flags(three))

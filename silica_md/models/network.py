@@ -177,7 +177,9 @@ class Network(modules.ScaleShiftMACE):
         ]
         repulsion = torch.zeros_like(atomic)
         if self.config.pair_repulsion:
-            repulsion = self.pair_repulsion_fn(lengths, graph.node_attrs, graph.edge_index, self.atomic_numbers)
+            # mace-torch multiplies integer charges with numbers: the product has the default type, whichever that is.
+            with default_dtype(lengths.dtype):
+                repulsion = self.pair_repulsion_fn(lengths, graph.node_attrs, graph.edge_index, self.atomic_numbers)
         if not self.config.pair_repulsion_after_scale:
             terms.insert(0, repulsion)
         interaction = self.scale_shift(torch.sum(torch.stack(terms, dim=0), dim=0), graph.heads)
@@ -288,11 +290,16 @@ def build(config: ModelConfig | Mapping, *, dtype: torch.dtype = torch.float64, 
     return network.to(dtype)
 
 
-@contextlib.contextmanager
-def in_float64() -> Iterator[None]:
+def in_float64() -> contextlib.AbstractContextManager:
     """Make float64 the default inside: e3nn computes its constants in the default type."""
+    return default_dtype(torch.float64)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make a type the default inside."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
         yield
     finally:
