@@ -45,7 +45,9 @@ PER_A3 = 0.016  # charges/Å³: 128 in a cube of 20 Å
 MIN_DISTANCE = 2.5  # Å
 ACCURACY = 1e-8  # RMS force error, 14.4 eV/Å
 SMALL, LARGE, HUGE = 128, 1024, 6144
-_SETS = ("train", "valid", "test", "large", "huge")  # the place of a name is its stream of random numbers
+COUNTS = {"train": 400, "valid": 50, "test": 100, "large": 20, "huge": 4}
+SUPERCELLS = 20, 4  # of the two sizes
+_SETS = tuple(COUNTS)  # the place of a name is its stream of random numbers
 
 
 def placed(n: int, length: float, seed: int, stream: int, number: int, attempts: int = 1000) -> np.ndarray:
@@ -162,14 +164,14 @@ def main() -> None:
     """Read the options, write the files."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0], allow_abbrev=False)
     parser.add_argument("--out", type=Path, default=Path("profiling/.cache/random_charges"), help="a new folder")
-    for name, count in zip(_SETS, (400, 50, 100, 20, 4), strict=True):
+    for name, count in COUNTS.items():
         parser.add_argument(f"--{name}", type=int, default=count, help="configurations (default %(default)s)")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     if options.out.exists():
         parser.error(f"{options.out} is there and is not overwritten; choose another --out")
     begun = time.monotonic()
-    make(options.out, {name: getattr(options, name) for name in _SETS}, (20, 4), options.seed)
+    make(options.out, {name: getattr(options, name) for name in _SETS}, SUPERCELLS, options.seed)
     print(f"{options.out} written in {time.monotonic() - begun:.0f} s")
 
 
