@@ -2,8 +2,8 @@
 
     python -m profiling.studies.size [--seeds 3]
 
-The models of `profiling.studies.long_range` (random charges, trained at 128), evaluated on supercells, where every energy
-per atom and every force is that of the small cell, and on independent samples at the same density.
+The models of `profiling.studies.long_range` (random charges, trained at 128), evaluated on supercells, where every
+energy per atom and every force is that of the small cell, and on independent samples at the same density.
 """
 
 from __future__ import annotations
