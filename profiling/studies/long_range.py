@@ -173,8 +173,8 @@ def main(arguments: list[str] | None = None) -> None:
         rows += charges(options.seeds)
         write_table(options.out / "long_range_charges.csv", rows)
     if options.only != "charges":
-        one, curves = dimers(options.seeds, ("CC",), 400)
-        six, _ = dimers(options.seeds, ("CC", "CA", "PA", "CP", "PP", "AA"), 60)
+        one, curves = dimers(options.seeds, ("CC",), 200)
+        six, _ = dimers(1, ("CC", "CA", "PA", "CP", "PP", "AA"), 40)
         write_table(options.out / "long_range_dimers.csv", one + six)
         rows += one + six
     replace_file(options.out / "long_range.png", figure(rows, curves))
