@@ -134,9 +134,10 @@ def _to_mace(options: argparse.Namespace) -> int:
     out = Path(options.out)
     _refuse_taken(out)
     model, _ = store.load(options.to_mace)
+    plain = to_mace(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("xb") as file:
-        torch.save(to_mace(model), file)
+        torch.save(plain, file)
     sys.stdout.write(f"{out} written: a pickled ScaleShiftMACE, for mace.calculators.MACECalculator\n")
     return 0
 
