@@ -24,7 +24,10 @@ from silica_md.models._mace import modules, o3
 from silica_md.models.convert import one_head
 from silica_md.models.network import default_dtype
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*TorchScript:UserWarning", "ignore:.*torch.jit:DeprecationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*TorchScript:UserWarning", "ignore:.*torch.jit:DeprecationWarning"),
+    pytest.mark.usefixtures("one_thread"),
+]
 GOLDEN = "macersga_small"
 ROUNDING = Path(__file__).parent / "data" / "macersga_small_rounding.txt"
 
