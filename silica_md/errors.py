@@ -29,6 +29,10 @@ class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""
 
 
+class DataError(SilicaError):
+    """A set of labelled frames cannot be used: a label is missing, or contradicts the settings."""
+
+
 class PublishedModelError(SilicaError):
     """A model file of others cannot be read, or is of a kind that cannot be converted."""
 
