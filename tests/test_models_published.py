@@ -578,6 +578,14 @@ def test_without_cuequivariance_the_error_says_how_to_get_it():
         models.accelerate(model)
 
 
+def test_without_mace_the_error_says_how_to_get_it(golden, tmp_path):
+    code = "import sys; sys.modules['mace'] = None\nfrom silica_md import cli\nsys.exit(cli.main(sys.argv[1:]))\n"
+    flags = ["convert", "--from-pickle", f"{golden}.model", "--out", str(tmp_path / "m")]
+    done = subprocess.run([sys.executable, "-c", code, *flags], capture_output=True, text=True)
+    assert done.returncode == 1 and "pip install 'silica-md[mace]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_convert_needs_no_network(golden, tmp_path):
     # Sockets refuse in this process: converting a file opens none.
     code = (

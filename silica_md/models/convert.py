@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert(options: argparse.Namespace) -> int:
     """Read, check, write, and say what was found."""
+    try:
+        return _convert(options)
+    except ImportError as error:  # of mace-torch, with the line that installs it
+        raise PublishedModelError(str(error)) from error
+
+
+def _convert(options: argparse.Namespace) -> int:
     if bool(options.settings) != bool(options.state):
         raise PublishedModelError("--state and --settings go together")
     if options.to_mace:
