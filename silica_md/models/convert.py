@@ -36,6 +36,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def convert(options: argparse.Namespace) -> int:
     """Read, check, write, and say what was found."""
+    try:
+        return _convert(options)
+    except ImportError as error:  # of mace-torch, with the line that installs it
+        raise PublishedModelError(str(error)) from error
+
+
+def _convert(options: argparse.Namespace) -> int:
     if bool(options.settings) != bool(options.state):
         raise PublishedModelError("--state and --settings go together")
     if options.to_mace:
@@ -134,9 +141,10 @@ def _to_mace(options: argparse.Namespace) -> int:
     out = Path(options.out)
     _refuse_taken(out)
     model, _ = store.load(options.to_mace)
+    plain = to_mace(model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with out.open("xb") as file:
-        torch.save(to_mace(model), file)
+        torch.save(plain, file)
     sys.stdout.write(f"{out} written: a pickled ScaleShiftMACE, for mace.calculators.MACECalculator\n")
     return 0
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,21 @@ class NodeEnergies(NamedTuple):
     atomic: Tensor
     interaction: Tensor
     features: Tensor
+
+
+def in_own_dtype(energies: Callable[[Network, Graph], NodeEnergies]) -> Callable[[Network, Graph], NodeEnergies]:
+    """Make the type of the network the default inside.
+
+    mace-torch multiplies integer charges with plain numbers (ZBL) and makes masks of heads in the default type; with
+    another default than the network's, energies lose half their digits.
+    """
+
+    @functools.wraps(energies)
+    def inside(self: Network, graph: Graph) -> NodeEnergies:
+        with default_dtype(graph.vectors.dtype):
+            return energies(self, graph)
+
+    return inside
 
 
 class Network(modules.ScaleShiftMACE):
@@ -139,6 +155,7 @@ class Network(modules.ScaleShiftMACE):
         after = [o3.Irreps(str(product.linear.irreps_out)) for product in self.products]
         return list(zip([o3.Irreps(str(self.node_embedding.linear.irreps_out)), *after], after, strict=False))
 
+    @in_own_dtype
     @torch.jit.optimized_execution(False)  # what e3nn scripts nevertheless; see `unscripted`
     def node_energies(self, graph: Graph) -> NodeEnergies:
         """Return the energies of the atoms: the whole of the network, differentiable.
@@ -177,9 +194,7 @@ class Network(modules.ScaleShiftMACE):
         ]
         repulsion = torch.zeros_like(atomic)
         if self.config.pair_repulsion:
-            # mace-torch multiplies integer charges with numbers: the product has the default type, whichever that is.
-            with default_dtype(lengths.dtype):
-                repulsion = self.pair_repulsion_fn(lengths, graph.node_attrs, graph.edge_index, self.atomic_numbers)
+            repulsion = self.pair_repulsion_fn(lengths, graph.node_attrs, graph.edge_index, self.atomic_numbers)
         if not self.config.pair_repulsion_after_scale:
             terms.insert(0, repulsion)
         interaction = self.scale_shift(torch.sum(torch.stack(terms, dim=0), dim=0), graph.heads)

@@ -57,8 +57,10 @@ _SETTINGS = {
 
 _MADE = re.compile(
     r"(.*\.)?(output_mask|weights_(max|\d+)_zeroed|bias|weight|cutoff_fn\.r_max|bessel_fn\.(r_max|prefactor))"
+    r"|.*\._w3j_\d+_\d+_\d+"
 )
-"""Buffers that older files lack and the construction gives: masks, flags, empty biases of e3nn, copies of r_max."""
+"""Buffers that files may lack and the construction gives: masks, flags, empty biases of e3nn, copies of r_max in older
+ones; Clebsch–Gordan coefficients, which pickled models hold inside of TorchScript."""
 
 _DROPPED = {"pair_repulsion_fn.r_max"}
 """Buffers of older files that nothing reads any more."""
@@ -213,7 +215,8 @@ def to_network(published: Published) -> Network:
         model = build(published.config, dtype=published.dtype)
     except (ValueError, TypeError, RuntimeError) as error:
         raise PublishedModelError(f"no network can be built from the settings: {error}") from error
-    own, state = model.state_dict(), dict(published.state)
+    own = model.state_dict()
+    state = {name: value for name, value in published.state.items() if name in own or "._w3j_" not in name}
     extra = sorted(set(state) - set(own))
     if extra:
         raise PublishedModelError(f"the file holds tensors that the network has not: {', '.join(extra[:5])}")
