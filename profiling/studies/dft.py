@@ -4,8 +4,8 @@
 
 60, 240 and 960 configurations of 90 all-silica zeolites (PBE-D3(BJ), 298–1000 K; the labels hold dispersion, and the
 models say so), the same MACE with and without intensive reciprocal-space attention, 1,000 steps each. Errors on other
-frames of the same topologies and on 12 topologies never seen. All crystalline, all tetrahedra, one chemistry: no test of
-whether long range matters in a glass, but one of whether the layer does harm.
+frames of the same topologies and on 12 topologies never seen. All crystalline, all tetrahedra, one chemistry: no test
+of whether long range matters in a glass, but one of whether the layer does harm.
 """
 
 from __future__ import annotations
