@@ -7,10 +7,10 @@
 
 The question of the silica paper (arXiv 2604.21222), asked where the truth is known: does a short-range model of a
 potential with long range make another glass than the potential, and does a long-range layer mend it? SR is MACE with
-two layers of 5 Å (it sees 10 Å), LR the same with intensive reciprocal-space attention. Each run begins with a melt of the
-teacher at 3,000 K, one for each seed and the same for all potentials, and is quenched to 300 K at 900 K/ps at zero
-pressure: 2,500 steps of 2 fs, as many as two cores do for nine runs in half an hour. Such a rate makes a poor glass;
-what is compared is the potentials, not the glass with the measurement.
+two layers of 5 Å (it sees 10 Å), LR the same with intensive reciprocal-space attention. Each run begins with a melt
+of the teacher at 3,000 K, one for each seed and the same for all potentials, and is quenched to 300 K at 900 K/ps at
+zero pressure: 2,500 steps of 2 fs, as many as two cores do for nine runs in half an hour. Such a rate makes a poor
+glass; what is compared is the potentials, not the glass with the measurement.
 """
 
 from __future__ import annotations
