@@ -75,8 +75,9 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
         field = force_field(config, state)
         if not resume:
             held.enter_context(folder.created(config))
-        if isinstance(field.potential, potentials.EwaldPotential) and not saved:
-            say(field.potential.description)
+        for part in field.potential.potentials if config.d3 else (field.potential,):
+            if hasattr(part, "description") and not saved:
+                say(part.description)
         if config.observe_ps and (reason := why_on_host("structure_sums", device)):
             say(f"S(Q) of the samples is summed on the host: {reason}")
         recorder = held.enter_context(Recorder(folder, schedule, state, observed=config.observe_ps > 0.0))
@@ -174,10 +175,12 @@ def first_state(config: Config, schedule: Schedule, device: torch.device) -> Sta
 
 
 def settled(config: Config, state: State, kept: Config) -> Config:
-    """Return the configuration with what follows from the start written out: the settings of Ewald sums.
+    """Return the configuration with what follows from the rest written out: settings of Ewald sums and of dispersion.
 
     The folder of a run holds this one. A run that is resumed, in another cell by then, takes them from there (`kept`).
     """
+    if config.d3:
+        config = replace(config, d3_options=potentials.settled_dispersion(config.d3, config.d3_options))
     options = config.options_of_potential()
     options |= {name: value for name, value in kept.potential_options.items() if name == "ewald"}
     options = potentials.settled(config.potential, state.atomic_numbers, state.cell, options)
@@ -189,6 +192,8 @@ def settled(config: Config, state: State, kept: Config) -> Config:
 def force_field(config: Config, state: State) -> ForceField:
     """Return the potential of the configuration for the atoms of `state`, with a neighbour list."""
     potential = potentials.build(config.potential, state.atomic_numbers, **config.options_of_potential())
+    if config.d3:
+        potential = potentials.with_dispersion(potential, config.d3, state.atomic_numbers, **config.d3_options)
     return ForceField(potential, config.skin)
 
 

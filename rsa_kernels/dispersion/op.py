@@ -83,7 +83,8 @@ def evaluate(
     The switch multiplies both the pair energy and the count of neighbours, and forces and virial are the exact
     derivatives of the switched sum: energy, forces and virial are continuous, with a continuous first derivative,
     as a pair crosses the cutoff. Three passes over the pairs, some 200 flops a pair in all; 160 bytes an atom and 32 an
-    image beyond the list. The three-body term of D3 is not in it. Two calls give the same bits, for any number of threads.
+    image beyond the list. The three-body term of D3 is not in it. Two calls give the same bits, for any number of
+    threads.
 
     References
     ----------
@@ -107,7 +108,7 @@ def evaluate(
             "`positions` and `cell` must not require gradients here; dispersion.reference is differentiable"
         )
     batched, _ = cells.as_batch(cell, neighbors.pbc, neighbors.n_systems)
-    pairs, c6, reference_cn, n_references = table.packed()
+    pairs, c6, reference_cn, n_references = table.packed
     return DispersionResult(
         *dispersion_evaluate(
             positions,

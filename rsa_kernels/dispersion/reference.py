@@ -20,9 +20,7 @@ def switch(r: Tensor, cutoff: float, width: float) -> Tensor:
     return inside * (1.0 - t**3 * (10.0 - 15.0 * t + 6.0 * t**2))
 
 
-def coordination(
-    table: DispersionTable, positions: Tensor, cell: Tensor, species: Tensor, neighbors
-) -> Tensor:
+def coordination(table: DispersionTable, positions: Tensor, cell: Tensor, species: Tensor, neighbors) -> Tensor:
     """CN_i = Σ_j S(r_ij) / (1 + exp(−k₁ (R_ab/r_ij − 1))), (n_atoms,)."""
     i, j = neighbors.edge_index
     r = neighbors.distances(positions, cell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -63,7 +64,7 @@ class DispersionTable:
 
     def __post_init__(self):
         n = len(self.numbers)
-        if not n or list(self.numbers) != sorted(set(self.numbers)) or not 0 < self.numbers[0] <= self.numbers[-1] < 119:
+        if not n or list(self.numbers) != sorted({z for z in self.numbers if 0 < z < _LARGEST_NUMBER}):
             raise ValueError(f"`numbers` must be ascending atomic numbers from 1 to 118, got {self.numbers}")
         for name in ("radii", "moments", "reference_cn", "c6"):
             _checks.tensor(name, getattr(self, name), dtypes=(torch.float64,))
@@ -98,10 +99,15 @@ class DispersionTable:
 
     def species(self, atomic_numbers: Tensor) -> Tensor:
         """Species of every atom, int32; −1 for an element the table does not have."""
+        return self._species_of.to(atomic_numbers.device)[atomic_numbers.clamp(0, _LARGEST_NUMBER)]
+
+    @functools.cached_property
+    def _species_of(self) -> Tensor:
         species_of = torch.full((_LARGEST_NUMBER + 1,), -1, dtype=torch.int32)
         species_of[torch.tensor(self.numbers)] = torch.arange(len(self.numbers), dtype=torch.int32)
-        return species_of.to(atomic_numbers.device)[atomic_numbers.clamp(0, _LARGEST_NUMBER)]
+        return species_of
 
+    @functools.cached_property
     def packed(self) -> tuple[Tensor, Tensor, Tensor, int]:
         """Pairs, C6 and reference coordination numbers as `csrc/dispersion.hpp` reads them, and how many references."""
         n, k = self.reference_cn.shape

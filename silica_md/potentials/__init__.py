@@ -8,19 +8,24 @@ from dataclasses import asdict
 from torch import Tensor
 
 from . import bks, liu2019, pmmcs, shik
+from .dispersion import Dispersion, dispersion, settled_dispersion, with_dispersion
 from .ewald import EwaldPotential
 from .protocol import Evaluation, PairPotential, Potential, SumPotential
 
 __all__ = [
     "NAMES",
+    "Dispersion",
     "Evaluation",
     "EwaldPotential",
     "PairPotential",
     "Potential",
     "SumPotential",
     "build",
+    "dispersion",
     "require_known",
     "settled",
+    "settled_dispersion",
+    "with_dispersion",
 ]
 
 _BUILDERS = {module.__name__.rpartition(".")[2]: module.build for module in (shik, bks, pmmcs, liu2019)}
