@@ -104,7 +104,7 @@ def table_of(numbers: tuple[int, ...], damping: Damping, cutoff: float, width: f
     ValueError
         D3 has no parameters for an element, or the cutoff or width is out of range.
     """
-    d3, radii = package("tad_dftd3"), package("tad_mctc.data.radii")
+    d3, radii, length = package("tad_dftd3"), package("tad_mctc.data.radii"), package("tad_mctc.units.length")
     reference = d3.reference.Reference(dtype=torch.float64)
     unknown = [z for z in numbers if not 0 < z <= LARGEST_NUMBER or not bool((reference.cn[z] >= 0.0).any())]
     if unknown:
@@ -114,7 +114,8 @@ def table_of(numbers: tuple[int, ...], damping: Damping, cutoff: float, width: f
     c6 = reference.c6[z][:, z, :references, :references] * (HARTREE_IN_EV * BOHR_IN_A**6)
     return DispersionTable(
         numbers=numbers,
-        radii=radii.COV_D3(dtype=torch.float64)[z] * BOHR_IN_A,
+        # Covalent radii are defined in Å; they are taken back with the constant they were turned into bohr with.
+        radii=radii.COV_D3(dtype=torch.float64)[z] * length.AU2AA,
         moments=d3.data.R4R2(dtype=torch.float64)[z] * BOHR_IN_A,
         reference_cn=reference.cn[z, :references],
         c6=0.5 * (c6 + c6.permute(1, 0, 3, 2)),  # symmetric but for the last digit

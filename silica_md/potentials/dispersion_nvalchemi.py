@@ -31,29 +31,10 @@ def evaluate(
     rsa_kernels.errors.BackendUnavailableError
         nvalchemi-toolkit-ops is not installed.
     """
-    dftd3 = _kernel()
+    kernel = kernel_of()
     if neighbors.cutoff < table.cutoff:
         raise ValueError(f"`neighbors` reaches {neighbors.cutoff} Å, but D3 needs {table.cutoff} Å")
-    device, n_atoms = state.positions.device, state.n_atoms
-    near = neighbors.within(table.cutoff, state.positions, state.cell)
-    kernel_energy, forces, _, kernel_virial = dftd3(
-        state.positions,
-        table.species(state.atomic_numbers) + 1,  # 0 is its mark of an atom that is not there
-        table.a1,
-        table.a2,
-        table.s8,
-        s6=table.s6,
-        s5_smoothing_on=table.cutoff - table.width,
-        s5_smoothing_off=table.cutoff,
-        **{name: value.to(device) for name, value in _tables(table).items()},
-        batch_idx=torch.arange(n_atoms, dtype=torch.int32, device=device),
-        cell=state.cell.expand(n_atoms, 3, 3).contiguous(),
-        neighbor_list=near.edge_index.to(torch.int32),
-        neighbor_ptr=near.row_ptr.to(torch.int32),
-        unit_shifts=near.unit_shifts,
-        compute_virial=True,
-        num_systems=n_atoms,
-    )
+    kernel_energy, forces, _, kernel_virial = kernel(**kernel_arguments(table, state, neighbors))
     atoms = kernel_energy.to(torch.float64)
     return Evaluation(
         atoms.sum() if energy else None,
@@ -63,10 +44,34 @@ def evaluate(
     )
 
 
-def _kernel():
+def kernel_of():
     """Import the kernel; warp, which it runs on, then says nothing on standard output."""
     package("warp").config.quiet = True
     return package("nvalchemiops.torch.interactions.dispersion").dftd3
+
+
+def kernel_arguments(table: DispersionTable, state, neighbors) -> dict:
+    """Arguments of the kernel: the pairs within the cutoff, every atom a system of its own."""
+    device, n_atoms = state.positions.device, state.n_atoms
+    near = neighbors.within(table.cutoff, state.positions, state.cell)
+    return {
+        "positions": state.positions,
+        "numbers": table.species(state.atomic_numbers) + 1,  # 0 is its mark of an atom that is not there
+        "a1": table.a1,
+        "a2": table.a2,
+        "s8": table.s8,
+        "s6": table.s6,
+        "s5_smoothing_on": table.cutoff - table.width,
+        "s5_smoothing_off": table.cutoff,
+        **{name: value.to(device) for name, value in _tables(table).items()},
+        "batch_idx": torch.arange(n_atoms, dtype=torch.int32, device=device),
+        "cell": state.cell.expand(n_atoms, 3, 3).contiguous(),
+        "neighbor_list": near.edge_index.to(torch.int32),
+        "neighbor_ptr": near.row_ptr.to(torch.int32),
+        "unit_shifts": near.unit_shifts,
+        "compute_virial": True,
+        "num_systems": n_atoms,
+    }
 
 
 def _tables(table: DispersionTable) -> dict[str, torch.Tensor]:
