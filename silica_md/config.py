@@ -3,21 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import sys
-import types
-import typing
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from .checked import checked, read_toml
 from .errors import ConfigError
 from .schedule import Schedule, Segment
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 
 @dataclass(frozen=True)
@@ -36,12 +28,14 @@ class Config:
     density_g_cm3 : float, optional
         Of the random start; default: the measured density of the glass.
     potential : str
-        "shik", "bks" or "pmmcs".
+        "shik", "bks" or "pmmcs"; or "mace:PATH", a model file as `silica_md.models.save` writes it. The run keeps a
+        copy of it in its folder.
     coulomb : str
         "dsf" or "ewald" sums, for "bks" and "pmmcs"; "" for the potential's own, dsf for these.
     potential_options : dict
-        Keyword arguments of the potential. A run writes into its own copy what follows from the start: `ewald`,
-        the settings of Ewald sums.
+        Keyword arguments of the potential, such as `dtype` ("float64" or "float32") of a learned one. A run writes into
+        its own copy what follows from the start: `ewald`, the settings of Ewald sums; `sha256` and `architecture` of
+        the model.
     d3 : str
         Functional whose D3(BJ) dispersion is added to the potential, such as "pbe"; "" for none.
     d3_options : dict
@@ -209,59 +203,18 @@ def load(path: str | Path | None = None, overrides: Mapping | None = None) -> Co
     """
     data = {}
     if path is not None:
-        try:
-            data = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not TOML: {error}") from error
+        data = read_toml(path)
     data |= {key: value for key, value in (overrides or {}).items() if value is not None}
     return from_dict(data)
 
 
 def from_dict(data: Mapping) -> Config:
     """Make a `Config` of plain data; see `load`."""
-    values = _checked(Config, data, "")
+    values = checked(Config, data, "")
     tables = values.get("segment", ())
     where = "segment {}: ".format
     values["segment"] = tuple(
-        Segment(**_checked(Segment, table, where(number), required=("name",)))
+        Segment(**checked(Segment, table, where(number), required=("name",)))
         for number, table in enumerate(tables, start=1)
     )
     return Config(**values)
-
-
-def _checked(kind: type, data: Mapping, where: str, required: tuple[str, ...] = ()) -> dict:
-    """Values of the fields of `kind`, with the type each field asks for."""
-    types_of = typing.get_type_hints(kind)
-    for key in data:
-        if key not in types_of:
-            near = difflib.get_close_matches(key, types_of, n=1, cutoff=0.5)
-            hint = f"; did you mean `{near[0]}`?" if near else f"; known are {', '.join(types_of)}"
-            raise ConfigError(f"{where}unknown key `{key}`{hint}")
-    for key in required:
-        if key not in data:
-            raise ConfigError(f"{where}the key `{key}` is missing")
-    return {key: _converted(types_of[key], value, where + f"`{key}`") for key, value in data.items()}
-
-
-def _converted(wanted, value, what: str):
-    options = typing.get_args(wanted) if isinstance(wanted, types.UnionType) else (wanted,)
-    if value is None and type(None) in options:
-        return None
-    plain = next(option for option in options if option is not type(None))
-    plain = typing.get_origin(plain) or plain
-    if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if plain is tuple and isinstance(value, (list, tuple)):
-        return tuple(value)
-    if not isinstance(value, plain) or (isinstance(value, bool) and plain is not bool):
-        names = {
-            float: "a number",
-            int: "a whole number",
-            str: "text in quotes",
-            dict: "a table",
-            tuple: "tables",
-        }
-        raise ConfigError(f"{what} must be {names[plain]}, got {value!r}")
-    return value

@@ -21,5 +21,21 @@ class DamagedCheckpointError(CheckpointError):
     """What is in the file is not what was written."""
 
 
+class ModelFileError(SilicaError):
+    """A file of a learned potential is missing, damaged, or not what it says it is."""
+
+
 class RunAborted(SilicaError):
     """The run cannot go on; the message says why and names the last good checkpoint."""
+
+
+class DataError(SilicaError):
+    """A set of labelled frames cannot be used: a label is missing, or contradicts the settings."""
+
+
+class PublishedModelError(SilicaError):
+    """A model file of others cannot be read, or is of a kind that cannot be converted."""
+
+
+class RefusedPickleError(PublishedModelError):
+    """A pickled file asks for something that no model needs; none of it was executed."""

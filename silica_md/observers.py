@@ -110,6 +110,8 @@ class ProgressBar:
         Time in seconds; for tests.
     unit : str
         What is counted, for the lines of a stream that is no terminal; "" leaves the numbers out.
+    forms : mapping, optional
+        What is shown of a row and how, {key: format}; default: temperature, density, pace, and the segment.
     """
 
     def __init__(
@@ -121,8 +123,9 @@ class ProgressBar:
         interval: float = 20.0,
         clock: Callable[[], float] = time.monotonic,
         unit: str = "step",
+        forms: Mapping[str, str] | None = None,
     ):
-        self.total_steps, self._unit = total_steps, unit
+        self.total_steps, self._unit, self._forms = total_steps, unit, forms
         self.stream = sys.stderr if stream is None else stream
         self._terminal = self.stream.isatty()
         self._unicode = _encodes(self.stream, "━╸─³·")
@@ -174,7 +177,7 @@ class ProgressBar:
     def _fields(self, row):
         """The parts of the line, most important first."""
         unit = "g/cm³" if self._unicode else "g/cm3"
-        forms = {
+        forms = self._forms or {
             "temperature_K": "{:5.0f} K",
             "density_g_cm3": "{:.3f} " + unit,
             "ns_per_day": "{:.2f} ns/day",

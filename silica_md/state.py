@@ -29,6 +29,10 @@ class Stream(IntEnum):
     BAROSTAT = 1
     VELOCITIES = 2
     PLACEMENT = 3
+    FRAMES_SET_ASIDE = 16
+    FRAME_ORDER = 17
+    STRAIN_OF_COPY = 32
+    RATTLE_OF_COPY = 33
 
 
 @dataclass

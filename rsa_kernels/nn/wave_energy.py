@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _checks
-from ..reciprocal import Modes, accumulate_modes
+from ..reciprocal import Modes, accumulate_modes, reciprocal_attention
 from .waves import WaveModule, check_norm
 
 
@@ -55,10 +55,7 @@ class WaveEnergy(WaveModule):
         Tensor
             (n_systems,) in the dtype of `charges`; summed over the channels, in float64.
         """
-        _checks.tensor("charges", charges)
-        if charges.dim() == 1:
-            charges = charges.unsqueeze(1)
-        _checks.shape("charges", charges, "n_atoms", "channels")
+        charges = _channels(charges)
         modes = self._modes_of(cell, batch_ptr, modes, pbc)
         v = charges.unsqueeze(1)
         states = accumulate_modes(
@@ -71,6 +68,42 @@ class WaveEnergy(WaveModule):
             of_atoms = self.self_energy * charges.to(torch.float64).square().sum(dim=1)
             energy = energy - _sums(of_atoms, _checks.batch(batch_ptr, len(charges), charges.device))
         return energy.to(charges.dtype)
+
+    def per_atom(
+        self,
+        charges: Tensor,
+        positions: Tensor,
+        cell: Tensor,
+        batch_ptr: Tensor | None = None,
+        modes: Modes | None = None,
+        *,
+        pbc=True,
+    ) -> Tensor:
+        """Return energies of the atoms that add up to those of the systems: half of charge times potential.
+
+            E_i = scale Σ_j q_i q_j K(r_i − r_j),   K(r) = (1/V) Σ_k w(|k|) cos k·r
+
+        Parameters as in `forward`. Returns (n_atoms,) in the dtype of `charges`. Takes the second half of the sums
+        over waves as well, so about twice the time of `forward`.
+        """
+        charges = _channels(charges)
+        modes = self._modes_of(cell, batch_ptr, modes, pbc)
+        v = charges.unsqueeze(1)
+        one = torch.ones_like(v[..., :1])
+        potential = reciprocal_attention(
+            one, one, v, positions, cell, modes, batch_ptr, self.method, tolerance=self.tolerance
+        )
+        energy = self.scale * (v * potential).sum(dim=(1, 2))
+        return energy - self.self_energy * charges.square().sum(dim=1) if self.self_energy else energy
+
+
+def _channels(charges: Tensor) -> Tensor:
+    """Latent charges as (n_atoms, channels)."""
+    _checks.tensor("charges", charges)
+    if charges.dim() == 1:
+        charges = charges.unsqueeze(1)
+    _checks.shape("charges", charges, "n_atoms", "channels")
+    return charges
 
 
 def _sums(values: Tensor, pointers: Tensor) -> Tensor:
