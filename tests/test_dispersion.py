@@ -22,7 +22,7 @@ from silica_md.ase import Calculator
 from silica_md.cli import main
 from silica_md.errors import ConfigError
 from silica_md.forcefield import ForceField
-from silica_md.potentials import Evaluation, SumPotential, dispersion, with_dispersion
+from silica_md.potentials import Evaluation, LearnedPotential, SumPotential, dispersion, with_dispersion
 from silica_md.potentials.d3_parameters import functionals
 from silica_md.state import State
 
@@ -461,3 +461,19 @@ def test_calculator():
     with pytest.raises(ValueError, match="needs about"):  # the other potential's refusal, not an old table's numbers
         replaced.calc = atoms.calc
         replaced.get_potential_energy()
+
+
+def test_learned_potentials_with_and_without_dispersion_in_their_labels():
+    pytest.importorskip("mace")
+    from learned_systems import glass, network
+
+    state = glass()
+    with pytest.raises(ValueError, match=r"potential 'mace' already contains PBE-D3\(BJ\)"):
+        with_dispersion(LearnedPotential(network(dispersion="PBE-D3(BJ)")), "pbe", state.atomic_numbers)
+    bare = LearnedPotential(network())
+    total = with_dispersion(bare, "pbe", state.atomic_numbers, cutoff=9.0)
+    field = ForceField(total, skin=0.5)
+    result = field.evaluate(state, energy=True, virial=True)
+    alone = [evaluate(part, state) for part in total.potentials]
+    for got, *expected in zip(result[:3], *(part[:3] for part in alone), strict=True):
+        torch.testing.assert_close(got, sum(expected), rtol=1e-12, atol=1e-12)
