@@ -31,6 +31,7 @@ _QUENCH_FLAGS = (
     ("--density", "density_g_cm3", float, "density of the random start, g/cm3 (default: as measured)"),
     ("--potential", "potential", str, "shik, bks, pmmcs or mace:FILE, a learned one (default shik)"),
     ("--coulomb", "coulomb", str, "dsf or ewald sums with bks or pmmcs (default dsf); shik has its own"),
+    ("--d3", "d3", str, "add D3(BJ) dispersion of a functional: pbe, revpbe, scan, b3lyp, ... (default none)"),
     ("--melt", "melt_K", float, "temperature of the melt, K (default %(key)s)"),
     ("--rate", "rate_K_per_ps", float, "cooling rate, K/ps (default %(key)s)"),
     ("--hold", "hold_ps", float, "length of the hold at the end, ps (default %(key)s)"),

@@ -185,10 +185,12 @@ def first_state(config: Config, schedule: Schedule, device: torch.device) -> Sta
 
 
 def settled(config: Config, state: State, kept: Config) -> Config:
-    """Return the configuration with what follows from the start written out: settings of Ewald sums, marks of a model.
+    """Return the configuration with what follows from the start written out: settings of sums, marks of a model.
 
     The folder of a run holds this one. A run that is resumed, in another cell by then, takes them from there (`kept`).
     """
+    if config.d3:
+        config = replace(config, d3_options=potentials.settled_dispersion(config.d3, config.d3_options))
     options = config.options_of_potential()
     options |= {name: value for name, value in kept.potential_options.items() if name in SETTLED}
     options = potentials.settled(config.potential, state.atomic_numbers, state.cell, options)
@@ -215,7 +217,7 @@ def remarks(potential: potentials.Potential, schedule: Schedule) -> list[str]:
     free = any(stage.segment.ensemble == "npt" for stage in schedule.stages)
     lines = []
     for part in [potential, *getattr(potential, "potentials", ())]:
-        if isinstance(part, potentials.EwaldPotential):
+        if isinstance(part, potentials.EwaldPotential | potentials.Dispersion):
             lines.append(part.description)
         if isinstance(part, potentials.LearnedPotential):
             lines += part.remarks(constant_pressure=free)
@@ -225,6 +227,8 @@ def remarks(potential: potentials.Potential, schedule: Schedule) -> list[str]:
 def force_field(config: Config, state: State) -> ForceField:
     """Return the potential of the configuration for the atoms of `state`, with a neighbour list."""
     potential = potentials.build(config.potential, state.atomic_numbers, **config.options_of_potential())
+    if config.d3:
+        potential = potentials.with_dispersion(potential, config.d3, state.atomic_numbers, **config.d3_options)
     return ForceField(potential, config.skin)
 
 

@@ -8,12 +8,14 @@ from dataclasses import asdict
 from torch import Tensor
 
 from . import bks, learned, liu2019, pmmcs, shik
+from .dispersion import Dispersion, dispersion, settled_dispersion, with_dispersion
 from .ewald import EwaldPotential
 from .learned import LearnedPotential
 from .protocol import Evaluation, PairPotential, Potential, SumPotential
 
 __all__ = [
     "NAMES",
+    "Dispersion",
     "Evaluation",
     "EwaldPotential",
     "LearnedPotential",
@@ -21,8 +23,11 @@ __all__ = [
     "Potential",
     "SumPotential",
     "build",
+    "dispersion",
     "require_known",
     "settled",
+    "settled_dispersion",
+    "with_dispersion",
 ]
 
 _BUILDERS = {module.__name__.rpartition(".")[2]: module.build for module in (shik, bks, pmmcs, liu2019)}

@@ -205,7 +205,8 @@ def _lead(analysis, thermo, config):
         sentences.append(account(thermo))
     if potential := _potential(config):
         sums = " with Ewald sums" if "ewald" in config.get("potential_options", ()) else ""
-        sentences.append(f"Potential: {_called(potential)}{sums}.")
+        dispersion = f" plus {config['d3'].upper()}-D3(BJ) dispersion" if config.get("d3") else ""
+        sentences.append(f"Potential: {_called(potential)}{sums}{dispersion}.")
     return escape(" ".join(sentences))
 
 
