@@ -31,8 +31,8 @@ LAYERS = {
     "RSA published": ("rsa", {"norm": "rsa"}),
     "RSGA published": ("rsga", {"norm": "rsga"}),
     "RSA intensive": ("rsa", {}),
-    "RSGA intensive": ("rsga", {}),
     "SOG-Net": ("sog", {}),
+    "RSGA intensive": ("rsga", {}),
     "latent Ewald": ("latent_ewald", {}),
 }
 """Name in a study → model and options of its long-range layer; everything else is the same for all."""

@@ -3,7 +3,7 @@
     python -m profiling.studies.dft [--seeds 2]
 
 60, 240 and 960 configurations of 90 all-silica zeolites (PBE-D3(BJ), 298–1000 K; the labels hold dispersion, and the
-models say so), the same MACE with and without intensive reciprocal-space attention, 1,000 steps each. Errors on other
+models say so), the same MACE with and without intensive reciprocal-space attention, 600 steps each. Errors on other
 frames of the same topologies and on 12 topologies never seen. All crystalline, all tetrahedra, one chemistry: no test
 of whether long range matters in a glass, but one of whether the layer does harm.
 """
@@ -26,7 +26,7 @@ from .common import CACHE, RESULTS, errors, shared_file, trained, write_table
 
 MODELS = {"SR": "sr", "RSA intensive": "rsa"}
 SIZES = (60, 240, 960)
-STEPS, BATCH = 1000, 5
+STEPS, BATCH = 600, 5
 EVALUATED = 100
 """Frames of each set on which errors are taken, evenly spread over it: every topology is among them."""
 

@@ -21,6 +21,7 @@ from silica_md.files import replace_file
 from silica_md.report.style import styled
 
 from .common import CACHE, LAYERS, RESULTS, errors, write_table
+from .long_range import seeds_of
 
 SETS = {
     "supercells": ("test", "supercell", "supercell_large"),
@@ -35,7 +36,7 @@ def evaluated(seeds: int) -> list[dict]:
     """Errors of every model at every size."""
     rows = []
     for name in LAYERS:
-        for seed in range(1, seeds + 1):
+        for seed in seeds_of(name, seeds):
             model, _ = models.load(CACHE / "long_range" / f"charges {name} {seed}" / "model.json")
             for kind, files in SETS.items():
                 for file, size, count in zip(files, SIZES, FRAMES, strict=True):
