@@ -12,7 +12,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, lammps, md_step, neighbors, observers, rings, structure
+from . import attention, dispersion, lammps, md_step, neighbors, observers, rings, structure
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -114,6 +114,23 @@ CASES = {
             sizes=(100, 200, 400, 800, 1500, 3000, 5000, 8000, 14000, 24000),
             rivals=("pairwise", "spectral", "grid"),
             prepare=attention.methods,
+        ),
+        Case(
+            name="dispersion",
+            what="energy, forces and virial of PBE-D3(BJ) in silica at 9, 12 and 15 Å",
+            tests=("tests/test_dispersion_op.py", "tests/test_dispersion.py"),
+            sizes=(648, 3000),
+            rivals=("nvalchemi", "simple-dftd3"),
+            prepare=dispersion.prepare,
+            unavailable={name: dispersion.unavailable(name) for name in ("nvalchemi", "simple-dftd3")},
+        ),
+        Case(
+            name="dispersion-step",
+            what="steps of MACE (random weights, float32) with PBE-D3(BJ) at 15 Å and without",
+            tests=("tests/test_dispersion_op.py", "tests/test_dispersion.py"),
+            sizes=(648,),
+            rivals=("mace",),
+            prepare=dispersion.steps,
         ),
         Case(
             name="md-step",

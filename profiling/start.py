@@ -46,7 +46,7 @@ def _small_glass() -> Atoms:
     """Cristobalite melted at 5,000 K for 5 ps and cooled to 300 K within 10 ps: disordered, not a good glass."""
     path = CACHE / "silica-3000.xyz"
     if not path.exists():
-        state = State.from_ase(_cristobalite().repeat(5))
+        state = State.from_ase(cristobalite().repeat(5))
         state.thermalize(10000.0, seed=3)
         state = _held(state, 5000.0, steps=5000, seed=4)
         for temperature in range(4500, 0, -300):
@@ -56,7 +56,8 @@ def _small_glass() -> Atoms:
     return ase.io.read(path)
 
 
-def _cristobalite() -> Atoms:
+def cristobalite() -> Atoms:
+    """Return the ideal cubic cell, 24 atoms."""
     silicon = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
     silicon += [[x + 0.25 for x in site] for site in silicon]
     lattice = torch.tensor(silicon, dtype=torch.float64)

@@ -3,7 +3,7 @@
 Importing touches no device and never fails for want of CUDA, Triton or a compiler.
 """
 
-from . import cells, errors, neighbors, nn, pair, random, reciprocal, rings, structure, units
+from . import cells, dispersion, errors, neighbors, nn, pair, random, reciprocal, rings, structure, units
 from .ewald import ewald_energy
 from .neighbors import NeighborList, neighbor_list
 from .reciprocal import Modes, accumulate_modes, explain, gather_modes, reciprocal_attention, reciprocal_modes
@@ -19,6 +19,7 @@ __all__ = [
     "StructureFactor",
     "accumulate_modes",
     "cells",
+    "dispersion",
     "errors",
     "ewald",
     "ewald_energy",

@@ -19,5 +19,11 @@ EV_PER_A3_IN_GPA = 160.2176634
 AMU_PER_A3_IN_G_PER_CM3 = 1.66053906660
 """1 amu/Å³ in g/cm³."""
 
+BOHR_IN_A = 0.529177210903
+"""1 bohr in Å."""
+
+HARTREE_IN_EV = 27.211386245988
+"""1 hartree in eV."""
+
 KCAL_PER_MOL_IN_EV = 0.04336410390059322
 """1 kcal/mol in eV (thermochemical calorie, 4.184 J)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from ase.calculators import calculator as ase_calculator
@@ -26,6 +28,10 @@ class Calculator(ase_calculator.Calculator):
         GPU it is rebuilt at every call.
     device : str or torch.device
         Where it is evaluated.
+    d3 : str
+        Functional whose D3(BJ) dispersion is added, such as "pbe"; "" for none.
+    d3_options : mapping, optional
+        Of the dispersion, see `silica_md.potentials.dispersion.DispersionSettings`.
     **options
         Options of a potential given by name.
 
@@ -44,7 +50,16 @@ class Calculator(ase_calculator.Calculator):
 
     implemented_properties = ("energy", "free_energy", "energies", "forces", "stress")
 
-    def __init__(self, potential, *, skin: float = 1.0, device: torch.device | str = "cpu", **options):
+    def __init__(
+        self,
+        potential,
+        *,
+        skin: float = 1.0,
+        device: torch.device | str = "cpu",
+        d3: str = "",
+        d3_options: Mapping | None = None,
+        **options,
+    ):
         super().__init__()
         if not isinstance(potential, str) and options:
             raise TypeError(f"options need a potential given by name, got {potential!r}, {sorted(options)}")
@@ -52,7 +67,12 @@ class Calculator(ase_calculator.Calculator):
             raise ValueError(f"`skin` must be at least 0 Å, got {skin!r}")
         if isinstance(potential, str):
             potentials.require_known(potential, options)
+        if d3_options and not d3:
+            raise ValueError("`d3_options` are of D3 dispersion, but `d3` names no functional")
         self._given, self._options = potential, options
+        self._d3, self._d3_options = d3, dict(d3_options or {})
+        if d3:
+            potentials.settled_dispersion(d3, self._d3_options)  # refused here rather than in the first step
         self._device = torch.device(device)
         # On a GPU a list with a skin is checked one call late, too late for whoever moves atoms as they please.
         self._skin = float(skin) if self._device.type == "cpu" else 0.0
@@ -84,6 +104,12 @@ class Calculator(ase_calculator.Calculator):
             self.results["energies"] = result.per_atom_energy.cpu().numpy()
 
     def _potential_for(self, state: State):
+        potential = self._bare_potential_for(state)
+        if not self._d3:
+            return potential
+        return potentials.with_dispersion(potential, self._d3, state.atomic_numbers, **self._d3_options)
+
+    def _bare_potential_for(self, state: State):
         if isinstance(self._given, str):
             return potentials.build(self._given, state.atomic_numbers, **self._options)
         # charges were fixed for one composition; on another they would not cancel

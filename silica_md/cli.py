@@ -1,4 +1,4 @@
-"""The command line: `silica-md quench`, `analyze`, `train`, `doctor`."""
+"""The command line: `silica-md quench`, `analyze`, `sample`, `train`, `convert`, `doctor`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from rsa_kernels.errors import RsaKernelsError
 from . import config as configuration
 from .errors import ConfigError, SilicaError
 from .folder import RunFolder
+from .models import convert as models_convert
 from .observers import format_duration, print_summary, stages_shown
 from .quench import run
+from .sample import command as sample_command
 
 DEFAULT_OUT = "runs/silica"
 
@@ -27,8 +29,9 @@ _QUENCH_FLAGS = (
     ("--na2o", "na2o", float, "mole fraction of Na2O, 0 to 0.5 (default 0: silica)"),
     ("--start", "start", str, "structure file to begin with; excludes --atoms, --na2o and --density"),
     ("--density", "density_g_cm3", float, "density of the random start, g/cm3 (default: as measured)"),
-    ("--potential", "potential", str, "shik, bks or pmmcs (default shik)"),
+    ("--potential", "potential", str, "shik, bks, pmmcs or mace:FILE, a learned one (default shik)"),
     ("--coulomb", "coulomb", str, "dsf or ewald sums with bks or pmmcs (default dsf); shik has its own"),
+    ("--d3", "d3", str, "add D3(BJ) dispersion of a functional: pbe, revpbe, scan, b3lyp, ... (default none)"),
     ("--melt", "melt_K", float, "temperature of the melt, K (default %(key)s)"),
     ("--rate", "rate_K_per_ps", float, "cooling rate, K/ps (default %(key)s)"),
     ("--hold", "hold_ps", float, "length of the hold at the end, ps (default %(key)s)"),
@@ -186,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error comes from")
-    commands = parser.add_subparsers(required=True, metavar="quench | analyze | train | doctor")
+    commands = parser.add_subparsers(required=True, metavar="quench | analyze | sample | train | convert | doctor")
 
     one = commands.add_parser("quench", parents=[common], allow_abbrev=False, help="make and judge a glass")
     one.add_argument("--out", default=DEFAULT_OUT, help=f"folder of the run (default {DEFAULT_OUT})")
@@ -209,11 +212,20 @@ def _parser() -> argparse.ArgumentParser:
     two.add_argument("--elements", help="elements of atom types 1, 2, ... of a LAMMPS file, such as Si,O")
     two.set_defaults(command=analyse, flags=_flags(two), **_ANALYZE)
 
+    sample = sample_command.add_parser(commands, [common])
+    sample.set_defaults(flags=_flags(sample))
+
     learner = commands.add_parser("train", parents=[common], allow_abbrev=False, help="train a potential on labels")
     learner.add_argument("settings", nargs="?", metavar="FILE.toml", help="keys: silica_md.training.settings.Settings")
     learner.add_argument("--out", default="runs/train", help="folder of the training (default %(default)s)")
     learner.add_argument("--resume", action="store_true", help="go on with the training in --out")
     learner.set_defaults(command=train, flags=_flags(learner))
+
+    convert = commands.add_parser(
+        "convert", parents=[common], allow_abbrev=False, help="make a model of this package of a published checkpoint"
+    )
+    models_convert.add_arguments(convert)
+    convert.set_defaults(command=models_convert.convert, flags=_flags(convert))
 
     three = commands.add_parser("doctor", parents=[common], allow_abbrev=False, help="versions, threads, GPU, kernels")
     three.set_defaults(command=doctor, flags=_flags(three))

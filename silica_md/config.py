@@ -28,12 +28,19 @@ class Config:
     density_g_cm3 : float, optional
         Of the random start; default: the measured density of the glass.
     potential : str
-        "shik", "bks" or "pmmcs".
+        "shik", "bks" or "pmmcs"; or "mace:PATH", a model file as `silica_md.models.save` writes it. The run keeps a
+        copy of it in its folder.
     coulomb : str
         "dsf" or "ewald" sums, for "bks" and "pmmcs"; "" for the potential's own, dsf for these.
     potential_options : dict
-        Keyword arguments of the potential. A run writes into its own copy what follows from the start: `ewald`,
-        the settings of Ewald sums.
+        Keyword arguments of the potential, such as `dtype` ("float64" or "float32") of a learned one. A run writes into
+        its own copy what follows from the start: `ewald`, the settings of Ewald sums; `sha256` and `architecture` of
+        the model.
+    d3 : str
+        Functional whose D3(BJ) dispersion is added to the potential, such as "pbe"; "" for none.
+    d3_options : dict
+        Of the dispersion: `cutoff` and `width` (Å), `kernel`, damping (see
+        `silica_md.potentials.dispersion.DispersionSettings`). A run writes all of them into its own copy.
     seed : int
         Of positions, velocities and noise.
     timestep_fs : float
@@ -72,6 +79,8 @@ class Config:
     potential: str = "shik"
     coulomb: str = ""
     potential_options: dict = dataclasses.field(default_factory=dict)
+    d3: str = ""
+    d3_options: dict = dataclasses.field(default_factory=dict)
     seed: int = 1
     timestep_fs: float = 1.0
     melt_K: float = 4000.0
@@ -117,6 +126,8 @@ class Config:
             refuse(f"`coulomb` must be dsf or ewald, got '{self.coulomb}'")
         if self.coulomb and "coulomb" in self.potential_options:
             refuse("`coulomb` is given twice, by itself and in `potential_options`; leave one of them out")
+        if self.d3_options and not self.d3:
+            refuse("`d3_options` are of D3 dispersion, but `d3` names no functional; set it, to pbe for instance")
         if self.device not in ("auto", "cpu", "cuda"):
             refuse(f"`device` must be auto, cpu or cuda, got '{self.device}'")
         ignored = [name for name in _RANDOM_START if getattr(self, name) != _default(name)]

@@ -31,3 +31,11 @@ class RunAborted(SilicaError):
 
 class DataError(SilicaError):
     """A set of labelled frames cannot be used: a label is missing, or contradicts the settings."""
+
+
+class PublishedModelError(SilicaError):
+    """A model file of others cannot be read, or is of a kind that cannot be converted."""
+
+
+class RefusedPickleError(PublishedModelError):
+    """A pickled file asks for something that no model needs; none of it was executed."""

@@ -33,6 +33,7 @@ class RunFolder:
     structure = property(lambda self: self.path / "structure.h5")
     checkpoints = property(lambda self: self.path / "checkpoints")
     final = property(lambda self: self.path / "final.xyz")
+    model = property(lambda self: self.path / "model")
     summary = property(lambda self: self.path / "summary.json")
     report = property(lambda self: self.path / "report.html")
     log = property(lambda self: self.path / "log.txt")

@@ -31,6 +31,8 @@ from .trajectory import write_structure
 from .watch import UnsoundError
 
 SODIUM = 11
+SETTLED = ("ewald", "sha256", "architecture")
+"""Options of potentials that a run writes into its own configuration and keeps."""
 
 
 def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: bool = False) -> bool:
@@ -71,12 +73,21 @@ def run(config: Config, folder: RunFolder, say: Callable[[str], None], resume: b
             held.enter_context(folder.locked())  # before anything in it is read
         saved = checkpoint.load_newest(folder.checkpoints, say) if resume else None
         state = checkpoint.state_of(saved, device) if saved else first_state(config, schedule, device)
+        if resume:
+            config = with_model_at_hand(config, folder, say)
         config = settled(config, state, folder.read_config() if resume and folder.config.exists() else config)
         field = force_field(config, state)
+        if not saved:
+            for part in getattr(field.potential, "potentials", (field.potential,)):
+                if hasattr(part, "check_start"):
+                    part.check_start(state.cell, state.pbc)
         if not resume:
             held.enter_context(folder.created(config))
-        if isinstance(field.potential, potentials.EwaldPotential) and not saved:
-            say(field.potential.description)
+            if potentials.learned.is_learned(config.potential):
+                potentials.learned.copy_model(potentials.learned.path_of(config.potential), folder.model)
+        if not saved:
+            for line in remarks(field.potential, schedule):
+                say(line)
         if config.observe_ps and (reason := why_on_host("structure_sums", device)):
             say(f"S(Q) of the samples is summed on the host: {reason}")
         recorder = held.enter_context(Recorder(folder, schedule, state, observed=config.observe_ps > 0.0))
@@ -174,21 +185,50 @@ def first_state(config: Config, schedule: Schedule, device: torch.device) -> Sta
 
 
 def settled(config: Config, state: State, kept: Config) -> Config:
-    """Return the configuration with what follows from the start written out: the settings of Ewald sums.
+    """Return the configuration with what follows from the start written out: settings of sums, marks of a model.
 
     The folder of a run holds this one. A run that is resumed, in another cell by then, takes them from there (`kept`).
     """
+    if config.d3:
+        config = replace(config, d3_options=potentials.settled_dispersion(config.d3, config.d3_options))
     options = config.options_of_potential()
-    options |= {name: value for name, value in kept.potential_options.items() if name == "ewald"}
+    options |= {name: value for name, value in kept.potential_options.items() if name in SETTLED}
     options = potentials.settled(config.potential, state.atomic_numbers, state.cell, options)
-    if "ewald" not in options:
+    found = {name: value for name, value in options.items() if name in SETTLED}
+    return replace(config, potential_options=config.potential_options | found) if found else config
+
+
+def with_model_at_hand(config: Config, folder: RunFolder, say: Callable[[str], None]) -> Config:
+    """Return the configuration of a resumed run with the model of its own folder, if the file it began with is gone.
+
+    A file that is there is taken, and refused later if it is not the one the run began with.
+    """
+    if not potentials.learned.is_learned(config.potential):
         return config
-    return replace(config, potential_options=config.potential_options | {"ewald": options["ewald"]})
+    path = potentials.learned.path_of(config.potential)
+    if potentials.learned.is_there(path) or not potentials.learned.is_there(folder.model):
+        return config
+    say(f"{path} is gone; going on with the copy in {folder.path}")
+    return replace(config, potential=f"{potentials.learned.PREFIX}{folder.model}")
+
+
+def remarks(potential: potentials.Potential, schedule: Schedule) -> list[str]:
+    """Lines about the potential of a run that begins: how it sums, what to be wary of."""
+    free = any(stage.segment.ensemble == "npt" for stage in schedule.stages)
+    lines = []
+    for part in [potential, *getattr(potential, "potentials", ())]:
+        if isinstance(part, potentials.EwaldPotential | potentials.Dispersion):
+            lines.append(part.description)
+        if isinstance(part, potentials.LearnedPotential):
+            lines += part.remarks(constant_pressure=free)
+    return lines
 
 
 def force_field(config: Config, state: State) -> ForceField:
     """Return the potential of the configuration for the atoms of `state`, with a neighbour list."""
     potential = potentials.build(config.potential, state.atomic_numbers, **config.options_of_potential())
+    if config.d3:
+        potential = potentials.with_dispersion(potential, config.d3, state.atomic_numbers, **config.d3_options)
     return ForceField(potential, config.skin)
 
 

@@ -31,6 +31,8 @@ class Stream(IntEnum):
     PLACEMENT = 3
     FRAMES_SET_ASIDE = 16
     FRAME_ORDER = 17
+    STRAIN_OF_COPY = 32
+    RATTLE_OF_COPY = 33
 
 
 @dataclass

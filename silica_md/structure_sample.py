@@ -171,7 +171,7 @@ class StructureSampler:
             A position or the cell is NaN or infinite.
         """
         sample = {"density": float(state.density()), "cell": state.cell.cpu().numpy()}
-        return sample | self._scattering(state) | self._bonding(state)
+        return sample | self._scattering(state) | self.bonding(state)
 
     def _scattering(self, state):
         """S(Q) and its first peak."""
@@ -191,8 +191,8 @@ class StructureSampler:
     def _partial(self, factor, first, second):
         return factor[atomic_numbers[first], atomic_numbers[second]].cpu().numpy()
 
-    def _bonding(self, state):
-        """Everything that follows from the bonds."""
+    def bonding(self, state: State) -> dict[str, np.ndarray | float]:
+        """Measure what follows from the bonds, S(Q) left out: coordination, bond lengths, angles, Qn, rings."""
         bonds, composition = self.bonds(state), self.composition
         lengths = bond_lengths([bonds], composition)
         angles = bond_angles([bonds], composition, ANGLE_WIDTH)

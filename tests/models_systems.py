@@ -62,13 +62,15 @@ def structure(n: int = 9, edge: float = 4.6, seed: int = 0) -> tuple[Tensor, Ten
     return fractional @ cell, cell, torch.tensor(NUMBERS)[torch.arange(n) % 3 // 2]
 
 
-def inputs(*structures: tuple[Tensor, Tensor, Tensor], pbc=True, dtype: torch.dtype = torch.float64) -> dict:
+def inputs(
+    *structures: tuple[Tensor, Tensor, Tensor], pbc=True, dtype: torch.dtype = torch.float64, r_max: float = R_MAX
+) -> dict:
     """What a model takes, from (positions, cell, atomic numbers) of one or several structures."""
     positions = torch.cat([one[0] for one in structures]).detach()
     cell = torch.stack([one[1] for one in structures])
     numbers = torch.cat([one[2] for one in structures])
     counts = torch.tensor([0] + [len(one[0]) for one in structures])
-    pairs = rk.neighbor_list(positions, cell, pbc, R_MAX, counts.cumsum(0))
+    pairs = rk.neighbor_list(positions, cell, pbc, r_max, counts.cumsum(0))
     batch = torch.repeat_interleave(torch.arange(len(structures)), counts[1:])
     unit_shifts = pairs.unit_shifts.to(torch.float64)
     shifts = (unit_shifts.unsqueeze(1) @ cell[batch[pairs.edge_index[0]]]).squeeze(1)

@@ -386,3 +386,17 @@ def test_waves_of_another_norm_are_refused():
     modes = GATED(8, **WAVES).modes(6.0 * torch.eye(3))
     with pytest.raises(TypeError, match="`modes` must be PublishedModes"):
         layer(torch.zeros(6, 8), torch.rand(6, 3), 6.0 * torch.eye(3), modes=modes)
+
+
+@pytest.mark.parametrize("name", ENERGY)
+@pytest.mark.parametrize("method", ["spectral", "grid"])
+def test_energies_of_the_atoms_add_up_and_are_half_of_charge_times_potential(name, method):
+    positions, cell, _ = crystal()
+    layer, charges = module(name, method), features(6, name).requires_grad_()
+    batch_ptr, cells = torch.tensor([0, 2, 6]), torch.stack([cell, cell.flip(0)])
+    total = layer(charges, positions, cells, batch_ptr)
+    atoms = layer.per_atom(charges, positions, cells, batch_ptr)
+    sums = torch.stack([atoms[:2].sum(), atoms[2:].sum()])
+    assert relative(sums.detach(), total.detach()) < 1e-9  # what the grid is asked for, 1e-10, a few times
+    (slope,) = torch.autograd.grad(total.sum(), charges)  # E is of second order in the charges
+    assert relative(atoms.detach(), 0.5 * (charges * slope).sum(1).detach()) < 1e-8

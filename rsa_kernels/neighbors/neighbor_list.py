@@ -272,8 +272,10 @@ class NeighborList:
         """|r_ij| of every listed pair, (n_pairs,) Å; differentiable to every order where atoms do not coincide."""
         return self.vectors(positions, cell).norm(dim=-1)
 
-    def within(self, cutoff: float, positions: Tensor | None = None, cell: Tensor | None = None) -> NeighborList:
-        """Return the pairs closer than a smaller cutoff, as a list without skin.
+    def within(
+        self, cutoff: float, positions: Tensor | None = None, cell: Tensor | None = None, skin: float = 0.0
+    ) -> NeighborList:
+        """Return the pairs closer than a smaller cutoff, as a list of its own.
 
         Parameters
         ----------
@@ -281,11 +283,14 @@ class NeighborList:
             Å, at most this list's ``cutoff``.
         positions, cell : Tensor, optional
             Where the atoms are now. Default: where they were when the list was built.
+        skin : float
+            Å; extra reach of the result. With this list's own skin and no positions, the result stays valid exactly as
+            long as this list does not rebuild.
 
         Raises
         ------
         ValueError
-            Since the list was built the atoms have moved too far for it to hold every pair within `cutoff`.
+            Since the list was built the atoms have moved too far for it to hold every pair within `cutoff + skin`.
 
         Notes
         -----
@@ -297,20 +302,21 @@ class NeighborList:
             raise ValueError(
                 f"`cutoff` must be at most the list's own {self.cutoff} Å, got {cutoff}; build a longer list"
             )
+        reach = float(cutoff) + _checks.not_negative("skin", skin, "Å")
         positions = self.reference_positions if positions is None else positions
         cell = self.reference_cell if cell is None else cell
-        used = self._used(positions, cell, float(cutoff))
+        used = self._used(positions, cell, reach)
         if math.isnan(used):
             raise self._unusable(positions, cell)
-        if not cutoff + used <= self.cutoff + self.skin:
+        if not reach + used <= self.cutoff + self.skin:
             raise ValueError(
                 f"`positions` or `cell` have changed too much ({used:.3f} Å) for this list to hold every pair within"
-                f" {cutoff} Å; call `update` first"
+                f" {reach} Å; call `update` first"
             )
         positions, cell = positions.detach().to(torch.float64), cell.detach().to(torch.float64)
         positions, completed = positions.clone(), self._completed(cell)
         compact = self.rows, self.columns, self.owners, self.image_shifts
-        rows, columns = neighbor_shorten(positions, completed, self.batch_ptr, *compact, float(cutoff))
+        rows, columns = neighbor_shorten(positions, completed, self.batch_ptr, *compact, reach)
         inner = NeighborList.of_rows(
             (rows, columns, self.owners, self.image_shifts),
             positions,
@@ -319,7 +325,7 @@ class NeighborList:
             float(cutoff),
             self.batch_ptr,
             self.half,
-            skin=0.0,
+            skin=float(skin),
         )
         inner.reference_cell, inner._complete = cell.clone(), self._complete
         return inner

@@ -94,7 +94,7 @@ class ModelConfig:
     shift: float | tuple[float, ...] = 0.0
     heads: tuple[str, ...] = ("Default",)
     apply_cutoff: bool = True
-    use_reduced_cg: bool = True
+    use_reduced_cg: bool = False  # True is another architecture where cuequivariance is installed
     use_so3: bool = False
     use_agnostic_product: bool = False
     use_last_readout_only: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,21 @@ class NodeEnergies(NamedTuple):
     atomic: Tensor
     interaction: Tensor
     features: Tensor
+
+
+def in_own_dtype(energies: Callable[[Network, Graph], NodeEnergies]) -> Callable[[Network, Graph], NodeEnergies]:
+    """Make the type of the network the default inside.
+
+    mace-torch multiplies integer charges with plain numbers (ZBL) and makes masks of heads in the default type; with
+    another default than the network's, energies lose half their digits.
+    """
+
+    @functools.wraps(energies)
+    def inside(self: Network, graph: Graph) -> NodeEnergies:
+        with default_dtype(graph.vectors.dtype):
+            return energies(self, graph)
+
+    return inside
 
 
 class Network(modules.ScaleShiftMACE):
@@ -139,6 +155,7 @@ class Network(modules.ScaleShiftMACE):
         after = [o3.Irreps(str(product.linear.irreps_out)) for product in self.products]
         return list(zip([o3.Irreps(str(self.node_embedding.linear.irreps_out)), *after], after, strict=False))
 
+    @in_own_dtype
     @torch.jit.optimized_execution(False)  # what e3nn scripts nevertheless; see `unscripted`
     def node_energies(self, graph: Graph) -> NodeEnergies:
         """Return the energies of the atoms: the whole of the network, differentiable.
@@ -288,11 +305,16 @@ def build(config: ModelConfig | Mapping, *, dtype: torch.dtype = torch.float64, 
     return network.to(dtype)
 
 
-@contextlib.contextmanager
-def in_float64() -> Iterator[None]:
+def in_float64() -> contextlib.AbstractContextManager:
     """Make float64 the default inside: e3nn computes its constants in the default type."""
+    return default_dtype(torch.float64)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Make a type the default inside."""
     before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
         yield
     finally:

@@ -40,7 +40,9 @@ def save(model: Network, path: str | Path, extra: Mapping | None = None) -> Path
     """
     from safetensors.torch import save as to_bytes
 
-    tensors, record = _pair(path)
+    if getattr(model, "accelerated", False):
+        raise ValueError("`model` must be the one that `accelerate` was given: the accelerated one has other tensors")
+    tensors, record = files_of(path)
     tensors.parent.mkdir(parents=True, exist_ok=True)
     state = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
     data = to_bytes(state, metadata={"format": "pt"})
@@ -89,9 +91,10 @@ def load(
     from safetensors.torch import load as from_bytes
 
     from .network import build
+    from .product_basis import fit_product_basis
 
     record = read_record(path)
-    tensors = _pair(path)[0].with_name(record["tensors"])
+    tensors = files_of(path)[0].with_name(record["tensors"])
     try:
         data = tensors.read_bytes()
     except OSError as error:
@@ -101,7 +104,9 @@ def load(
     try:
         config = ModelConfig.from_dict(record["config"])
         model = build(config, dtype=getattr(torch, record["dtype"]))
-        model.load_state_dict(from_bytes(data), strict=True)
+        state = from_bytes(data)
+        fit_product_basis(model, state)
+        model.load_state_dict(state, strict=True)
     except (SafetensorError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelFileError(f"{tensors} does not hold the model its JSON describes: {error}") from error
     return model.to(dtype=dtype, device=device).eval(), record
@@ -115,7 +120,7 @@ def read_record(path: str | Path) -> dict:
     silica_md.errors.ModelFileError
         There is none, or it is not one of ours.
     """
-    where = _pair(path)[1]
+    where = files_of(path)[1]
     try:
         record = json.loads(where.read_text(encoding="utf-8"))
     except OSError as error:
@@ -135,8 +140,8 @@ def read_record(path: str | Path) -> dict:
     return record
 
 
-def _pair(path: str | Path) -> tuple[Path, Path]:
-    """The two files of a name."""
+def files_of(path: str | Path) -> tuple[Path, Path]:
+    """Return the two files of a model's name, tensors and JSON; they need not be there."""
     path = Path(path)
     stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
     return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")

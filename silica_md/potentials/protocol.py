@@ -49,7 +49,8 @@ class Potential(Protocol):
     """An energy model of a state.
 
     `cutoff` (Å) is the range of the neighbour list the model wants, 0 when it needs none. What is not asked
-    for may be None.
+    for may be None. A model whose parameters or training labels contain dispersion may say so in an attribute
+    `dispersion`, such as "PBE-D3(BJ)"; it is then not added a second time.
     """
 
     name: str
@@ -192,14 +193,33 @@ class PairPotential:
 class SumPotential:
     """The sum of several potentials, for instance a machine-learned short range and an analytic long range.
 
-    All of them are handed the same neighbour list, whose range is the largest of their cutoffs; each keeps to
-    its own cutoff.
+    One neighbour list serves all: its range is the largest of their cutoffs, and a part with a shorter one is handed
+    the pairs within that (and the skin), taken out once after every rebuild.
+
+    Attributes
+    ----------
+    dispersion : str
+        That of the part which contains dispersion; "" where none does.
+
+    Raises
+    ------
+    ValueError
+        There are no parts, or two of them contain dispersion.
     """
 
     def __init__(self, potentials: Sequence[Potential], name: str | None = None):
         if not potentials:
             raise ValueError("`potentials` must name at least one potential, got an empty sequence")
         self.potentials = tuple(potentials)
+        found = [(p.name, p.dispersion) for p in self.potentials if getattr(p, "dispersion", "")]
+        if len(found) > 1:
+            (one, its), (other, too) = found[:2]
+            raise ValueError(
+                f"dispersion would be counted twice: potential '{one}' contains {its}, potential '{other}' {too};"
+                " leave one of them out"
+            )
+        self.dispersion = found[0][1] if found else ""
+        self._shorter: dict[float, tuple[torch.Tensor, rk.NeighborList]] = {}
         self.name = name or "+".join(p.name for p in self.potentials)
         self.cutoff = max(p.cutoff for p in self.potentials)
 
@@ -220,8 +240,18 @@ class SumPotential:
     ) -> Evaluation:
         """Return the sums of what the parts return."""
         asked = {"energy": energy, "virial": virial, "per_atom_energy": per_atom_energy}
-        parts = [p.evaluate(state, neighbors, **asked) for p in self.potentials]
+        parts = [p.evaluate(state, self._list_of(p, neighbors), **asked) for p in self.potentials]
         *columns, clearances = zip(*parts, strict=True)
         sums = [None if any(value is None for value in column) else sum(column) for column in columns]
         known = [clearance for clearance in clearances if clearance is not None]
         return Evaluation(*sums, functools.reduce(torch.minimum, known) if known else None)
+
+    def _list_of(self, part: Potential, neighbors):
+        """Pairs for one part: those of the list, or those within its shorter cutoff."""
+        if not isinstance(neighbors, rk.NeighborList) or not 0.0 < part.cutoff < self.cutoff:
+            return neighbors
+        built_from, shorter = self._shorter.get(part.cutoff, (None, None))
+        if built_from is not neighbors.rows:  # new rows: the list has been rebuilt, or is another one
+            shorter = neighbors.within(part.cutoff, skin=neighbors.skin)
+            self._shorter[part.cutoff] = neighbors.rows, shorter
+        return shorter

@@ -19,6 +19,7 @@ from ..analysis import Analysis, measured
 from ..analysis.rings import MAX_SIZE
 from ..files import replace_file
 from ..potentials import parameters
+from ..potentials.learned import is_learned, path_of
 from ..structure_log import StructureSeries, read_structure_log
 from . import evolution_figures, figures, markup, ring_figure, run_figures
 from .picture import ATOM_STYLES, BOND_LENGTHS, LARGEST_REGION, draw_structure
@@ -204,7 +205,8 @@ def _lead(analysis, thermo, config):
         sentences.append(account(thermo))
     if potential := _potential(config):
         sums = " with Ewald sums" if "ewald" in config.get("potential_options", ()) else ""
-        sentences.append(f"Potential: {potential.upper()}{sums}.")
+        dispersion = f" plus {config['d3'].upper()}-D3(BJ) dispersion" if config.get("d3") else ""
+        sentences.append(f"Potential: {_called(potential)}{sums}{dispersion}.")
     return escape(" ".join(sentences))
 
 
@@ -363,7 +365,16 @@ def _sources_section(analysis, config):
     known = vars(parameters).get(str(_potential(config)).upper())
     if isinstance(known, dict):
         lines.append(f"Potential: {known['citation']}")
+    if is_learned(str(_potential(config))):
+        options = config.get("potential_options", {})
+        marks = ", ".join(f"{name} {options[name]}" for name in ("dtype", "sha256", "architecture") if name in options)
+        lines.append(f"Potential: {_called(_potential(config))} ({marks})")
     return markup.section("Sources", markup.bullets(lines + list(_METHODS)))
+
+
+def _called(potential):
+    """What to call a potential: "SHIK", "MACE model silica.safetensors"."""
+    return f"MACE model {path_of(potential).name}" if is_learned(potential) else potential.upper()
 
 
 def _potential(config):

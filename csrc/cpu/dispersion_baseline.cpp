@@ -1,0 +1,3 @@
+// The passes of D3(BJ) dispersion for baseline.
+#define RK_ISA baseline
+#include "dispersion_impl.hpp"
