@@ -171,7 +171,8 @@ def _table(errors):
         for key, title, form in _COLUMNS
         if any(row[key] is not None for rows in errors.values() for row in rows)
     ]
-    head = "<th>set</th><th>of</th>" + "".join(f'<th class="number">{escape(title).replace(" (", "<br>(")}</th>' for _, title, _ in columns)
+    titles = [escape(title).replace(" (", "<br>(") for _, title, _ in columns]
+    head = "<th>set</th><th>of</th>" + "".join(f'<th class="number">{title}</th>' for title in titles)
     lines = []
     for name, rows in errors.items():
         for row in rows:
