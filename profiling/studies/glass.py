@@ -3,7 +3,8 @@
     sh profiling/studies/bks_data.sh            # labelled configurations of the teacher, liquid to glass
     python -m profiling.studies.glass train sr  # and: train rsa
     python -m profiling.studies.glass quench    # teacher, SR and LR under one protocol, three seeds
-    python -m profiling.studies.glass judge
+    python -m profiling.studies.glass errors    # of the models, on the test frames
+    python -m profiling.studies.glass judge     # of the glasses there are
 
 The question of the silica paper (arXiv 2604.21222), asked where the truth is known: does a short-range model of a
 potential with long range make another glass than the potential, and does a long-range layer mend it? SR is MACE with
@@ -16,6 +17,8 @@ glass; what is compared is the potentials, not the glass with the measurement.
 from __future__ import annotations
 
 import argparse
+import csv
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -23,18 +26,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ase.io import read
+from ase.neighborlist import neighbor_list
 from matplotlib.figure import Figure
 
-from silica_md import quench
-from silica_md.analysis import analyze, read_frames
+from rsa_kernels.units import EV_PER_A3_IN_GPA
+from silica_md import models, quench
+from silica_md.analysis import analyze, measured, read_frames
+from silica_md.analysis.first_peak import first_sharp_diffraction_peak
+from silica_md.analysis.result import Analysis
+from silica_md.ase import Calculator
 from silica_md.config import Config
 from silica_md.files import replace_file
 from silica_md.folder import RunFolder
-from silica_md.report.style import styled
+from silica_md.labelled import ENERGY, FORCES, STRESS
+from silica_md.potentials import LearnedPotential
+from silica_md.report.style import COLOURS, MEASURED, styled
 from silica_md.schedule import Segment
 from silica_md.training.settings import Settings
 
-from .common import CACHE, RESULTS, over_seeds, trained, write_table
+from .common import CACHE, RESULTS, over_seeds, rms, trained, write_table
 
 ATOMS, SEEDS = 648, (1, 2, 3)
 TEACHER = {"potential": "bks", "coulomb": "ewald"}
@@ -122,47 +133,129 @@ def run(path: Path, config: Config) -> Path:
     return folder.final
 
 
-def judged(name: str, seed: int) -> tuple[dict, object]:
-    """Structure of a glass, averaged over its hold."""
-    analysis = analyze(read_frames(WORK / f"{name}-{seed}", segment="hold"), q_max=15.0)
+def judged(name: str, seed: int) -> tuple[dict, Analysis]:
+    """Structure of a glass, averaged over its hold; how warm that was, and how much of the melt is still in it."""
+    path = WORK / f"{name}-{seed}"
+    analysis = analyze(read_frames(path, segment="hold"), q_max=15.0)
     angle, width = analysis.angle_mean["Si-O-Si"]
     rings = analysis.rings["primitive"]
+    peak = first_sharp_diffraction_peak(*in_bins([analysis]))
     row = {
         "potential": name,
         "seed": seed,
+        "hold_K": mean_temperature(path),
         "density_g_cm3": analysis.density,
-        "fsdp_position_1_A": analysis.fsdp["position"],
-        "fsdp_height": analysis.fsdp["height"],
+        "fsdp_position_1_A": peak["position"],
+        "fsdp_height": peak["height"],
         "si_o_si_mean_deg": angle,
         "si_o_si_width_deg": width,
         "si_fourfold": analysis.coordination["Si-O"].get(4, 0.0),
         "si_o_A": analysis.bond_length["Si-O"][0],
+        "bonds_of_melt": bonds_kept(WORK / f"melt-{seed}" / "final.xyz", path / "final.xyz"),
     }
-    row |= {f"rings_{size}_per_si": float(rings[size]) if size < len(rings) else 0.0 for size in range(3, 9)}
+    row |= {f"rings_{size}_per_si": float(rings[size]) for size in range(3, 9)}
     return row, analysis
+
+
+def mean_temperature(path: Path) -> float:
+    """Mean temperature of the hold, K, over the rows of the log."""
+    with RunFolder(path).thermo.open(encoding="utf-8") as file:
+        return float(np.mean([float(row["temperature_K"]) for row in csv.DictReader(file) if row["segment"] == "hold"]))
+
+
+def bonds_kept(before: Path, after: Path, reach: float = 2.2) -> float:
+    """Share of the Si–O pairs within `reach` Å of the second structure that are within it in the first as well."""
+
+    def pairs(path: Path) -> set[tuple[int, int]]:
+        first, second = neighbor_list("ij", read(path), {("Si", "O"): reach})
+        return set(zip(first.tolist(), second.tolist(), strict=True))
+
+    now = pairs(after)
+    return len(now & pairs(before)) / len(now)
+
+
+def in_bins(analyses: Sequence[Analysis], width: int = 3) -> tuple[np.ndarray, np.ndarray]:
+    """Q and neutron S(Q) in wider bins, `width` of those of the analysis, every k-vector counting alike.
+
+    648 atoms have so few k-vectors below 2 1/Å that bins of 0.05 1/Å are noise, and some are empty.
+    """
+    n = min(len(one.q) for one in analyses) // width * width
+    counts = sum(one.k_counts[:n] for one in analyses).reshape(-1, width).sum(axis=1)
+    sums = sum(np.nan_to_num(one.neutron_sq[:n]) * one.k_counts[:n] for one in analyses).reshape(-1, width).sum(axis=1)
+    q = analyses[0].q[:n].reshape(-1, width).mean(axis=1)
+    return q[counts > 0], sums[counts > 0] / counts[counts > 0]
+
+
+def distance(one: Sequence[Analysis], other: Sequence[Analysis]) -> float:
+    """R_χ of two S(Q) in wider bins from 1 to 10 1/Å, [Σ(S − S')²/ΣS'²]^½."""
+    (q, here), (q_there, there) = in_bins(one), in_bins(other)
+    grid = q_there[(q_there >= 1.0) & (q_there <= 10.0)]
+    here, there = np.interp(grid, q, here), np.interp(grid, q_there, there)
+    return rms(here - there) / rms(there)
+
+
+def errors_by_kind(kind: str, data: Path) -> list[dict]:
+    """Errors of a model on the test frames, all and by kind, of a run of the teacher that no training has seen."""
+    frames = read(data / "test.xyz", ":")
+    model, _ = models.load(RESULTS / "models" / f"glass-{kind}.json")
+    calculator = Calculator(LearnedPotential(model))
+    energy, stress, forces = [], [], []
+    for atoms in frames:
+        copy = atoms.copy()
+        copy.calc = calculator
+        energy.append((copy.get_potential_energy() - atoms.info[ENERGY]) / len(atoms))
+        forces.append(copy.get_forces() - atoms.arrays[FORCES])
+        stress.append(copy.get_stress(voigt=False) - np.asarray(atoms.info[STRESS]).reshape(3, 3))
+    energy, stress = np.array(energy), np.array(stress)
+    kinds, rows = np.array([atoms.info["config_type"] for atoms in frames]), []
+    for name in ("all", *sorted(set(kinds))):
+        chosen = np.flatnonzero((kinds == name) | (name == "all"))
+        off = np.concatenate([forces[k] for k in chosen])
+        labels = np.concatenate([frames[k].arrays[FORCES] for k in chosen])
+        rows.append(
+            {
+                "potential": kind,
+                "of": name,
+                "frames": len(chosen),
+                "rmse_e_meV_per_atom": 1e3 * rms(energy[chosen]),
+                "mean_e_meV_per_atom": 1e3 * float(energy[chosen].mean()),
+                "std_e_meV_per_atom": 1e3 * float(energy[chosen].std()),
+                "rmse_f_meV_per_A": 1e3 * rms(off),
+                "relative_f_percent": 100.0 * rms(off) / rms(labels),
+                "rmse_stress_meV_per_A3": 1e3 * rms(stress[chosen]),
+                "mean_pressure_error_GPa": -float(np.trace(stress[chosen].mean(axis=0))) / 3.0 * EV_PER_A3_IN_GPA,
+            }
+        )
+    return rows
 
 
 @styled
 def figure(analyses: dict) -> Figure:
-    """S(Q), Si–O–Si angles and rings of the three potentials; bands are the spread over seeds."""
+    """S(Q) beside the measured one, Si–O–Si angles and rings of the potentials; bands are the spread over seeds."""
     drawing = Figure(figsize=(13.0, 4.2), layout="constrained")
     left, middle, right = drawing.subplots(1, 3)
+    curve = measured.neutron_silica()
+    left.plot(curve.q, curve.sq, color=MEASURED, lw=1.0, ls=":", label="measured, 300 K")
     for place, name in enumerate(POTENTIALS):
-        found = [analyses[name, seed] for seed in SEEDS]
-        colour = f"C{place}"
-        for ax, x, values in (
-            (left, found[0].q, [one.neutron_sq for one in found]),
-            (middle, found[0].angles_deg, [one.angle_distribution["Si-O-Si"] for one in found]),
-        ):
-            ax.fill_between(x, np.min(values, axis=0), np.max(values, axis=0), color=colour, alpha=0.25, lw=0)
-            ax.plot(x, np.mean(values, axis=0), color=colour, label=TITLES[name])
+        found = [one for (whose, _), one in analyses.items() if whose == name]
+        if not found:
+            continue
+        colour, label = COLOURS[place], f"{TITLES[name]}, {len(found)} seeds"
+        q, mean = in_bins(found)
+        each = [np.interp(q, *in_bins([one])) for one in found]
+        left.fill_between(q, np.min(each, axis=0), np.max(each, axis=0), color=colour, alpha=0.2, lw=0)
+        left.plot(q, mean, color=colour, label=label)
+        angles = found[0].angles_deg.reshape(-1, 3).mean(axis=1)
+        each = [one.angle_distribution["Si-O-Si"].reshape(-1, 3).mean(axis=1) for one in found]
+        middle.fill_between(angles, np.min(each, axis=0), np.max(each, axis=0), color=colour, alpha=0.2, lw=0)
+        middle.plot(angles, np.mean(each, axis=0), color=colour)
         sizes = np.arange(3, 10)
         rings = np.array([[float(one.rings["primitive"][n]) for n in sizes] for one in found])
         right.bar(sizes + 0.27 * (place - 1), rings.mean(axis=0), 0.25, yerr=rings.std(axis=0), color=colour, capsize=2)
     left.set_xlim(0.5, 8.0)
     left.set_xlabel("Q (1/Å)")
     left.set_ylabel("neutron S(Q)")
-    left.legend(fontsize=8)
+    left.legend(fontsize=8, loc="lower right")
     middle.set_xlim(90.0, 180.0)
     middle.set_xlabel("Si–O–Si angle (°)")
     middle.set_ylabel("probability (1/°)")
@@ -171,19 +264,49 @@ def figure(analyses: dict) -> Figure:
     return drawing
 
 
+def judge(out: Path) -> None:
+    """Compare the glasses there are: tables, picture, and how far S(Q) is from the teacher's."""
+    there = [(name, s) for name in POTENTIALS for s in SEEDS if (WORK / f"{name}-{s}" / "final.xyz").exists()]
+    rows, analyses = [], {}
+    for name, seed in there:
+        row, analyses[name, seed] = judged(name, seed)
+        rows.append(row)
+    write_table(out / "glass.csv", rows)
+    replace_file(out / "glass.png", figure(analyses))
+    for column in list(rows[0])[2:]:
+        found = {name: [row[column] for row in rows if row["potential"] == name] for name in POTENTIALS}
+        print(column, *(f"{n} {over_seeds([x for x in v if x is not None])};" for n, v in found.items() if v))
+    for name in POTENTIALS:
+        mine = [analyses[key] for key in there if key[0] == name]
+        if mine:
+            peak = first_sharp_diffraction_peak(*in_bins(mine))
+            print(f"{name}: first peak of all seeds together {peak}")
+    distances = []
+    for name, seed in there:
+        for other in SEEDS:
+            same_glass = (name, seed) == ("teacher", other)
+            if ("teacher", other) in analyses and not same_glass and not (name == "teacher" and other < seed):
+                r = distance([analyses[name, seed]], [analyses["teacher", other]])
+                distances.append({"potential": name, "seed": seed, "teacher_seed": other, "r_chi_1_to_10_1_A": r})
+    if distances:
+        write_table(out / "glass_distances.csv", distances)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run a part of the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--data", type=Path, default=CACHE / "bks", help="what bks_data.sh has made")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("train").add_argument("model", choices=POTENTIALS[1:])
     parts.add_parser("quench")
+    parts.add_parser("errors")
     parts.add_parser("judge")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.part == "train":
-        trained(settings(options.model), WORK / options.model)
+        trained(settings(options.model, options.data), WORK / options.model)
     elif options.part == "quench":
         for seed in SEEDS:
             melt(seed)
@@ -192,16 +315,11 @@ def main(arguments: list[str] | None = None) -> None:
             tasks = [pool.submit(glass, name, seed) for name in ("rsa", "sr", "teacher") for seed in SEEDS]
             for task in tasks:
                 print(task.result(), flush=True)
+    elif options.part == "errors":
+        rows = [row for kind in POTENTIALS[1:] for row in errors_by_kind(kind, options.data)]
+        write_table(options.out / "glass_errors.csv", rows)
     else:
-        rows, analyses = [], {}
-        for name in POTENTIALS:
-            for seed in SEEDS:
-                row, analyses[name, seed] = judged(name, seed)
-                rows.append(row)
-        write_table(options.out / "glass.csv", rows)
-        replace_file(options.out / "glass.png", figure(analyses))
-        for column in list(rows[0])[2:]:
-            print(column, *(over_seeds([r[column] for r in rows if r["potential"] == name]) for name in POTENTIALS))
+        judge(options.out)
 
 
 if __name__ == "__main__":
