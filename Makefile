@@ -18,7 +18,7 @@ quench: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check --quiet .
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2 --dist worksteal
 
 doctor: $(VENV)/.installed
 	@$(BIN)/silica-md doctor

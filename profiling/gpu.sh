@@ -32,6 +32,9 @@ if [ "$what" = bench ] || [ "$what" = all ]; then
   for case in attention attention-growth attention-methods; do
     "$python" -m profiling bench "$case" --device cuda 2>&1 | tee "$out/bench-$case.txt" || status=1
   done
+  for case in mace-step dispersion; do
+    "$python" -m profiling bench "$case" --device cuda 2>&1 | tee "$out/bench-$case.txt" || status=1
+  done
   cp -r profiling/results "$out/results" 2>/dev/null
 fi
 if [ "$what" = profile ] || [ "$what" = all ]; then
