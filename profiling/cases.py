@@ -12,7 +12,7 @@ import rsa_kernels as rk
 from rsa_kernels import random
 from silica_md import potentials
 
-from . import attention, dispersion, lammps, md_step, neighbors, observers, rings, structure
+from . import attention, dispersion, lammps, mace_step, md_step, neighbors, observers, rings, structure
 from .harness import Case, Workload, timed
 from .start import glass
 
@@ -131,6 +131,15 @@ CASES = {
             sizes=(648,),
             rivals=("mace",),
             prepare=dispersion.steps,
+        ),
+        Case(
+            name="mace-step",
+            what="steps of NVE with MACE, short-range and with attention, beside the network alone",
+            tests=("tests/test_mace_potential.py", "tests/test_torchsim.py"),
+            sizes=(24, 648, 3000),
+            rivals=("ase", "torch-sim"),
+            prepare=mace_step.prepare,
+            unavailable={name: functools.partial(mace_step.unavailable, name) for name in mace_step.PACKAGES},
         ),
         Case(
             name="md-step",

@@ -57,6 +57,7 @@ def _small_glass() -> Atoms:
 
 
 def cristobalite() -> Atoms:
+    """Return ideal β-cristobalite, 24 atoms in a cube, at the density of the glass."""
     """Return the ideal cubic cell, 24 atoms."""
     silicon = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
     silicon += [[x + 0.25 for x in site] for site in silicon]
