@@ -7,14 +7,13 @@ The words of a study stand in ``profiling/results/studies/NAME.md``; a line ``{t
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from silica_md.files import replace_file
 
-from .common import RESULTS
+from .common import RESULTS, read_table
 
 STUDIES = ("long_range", "size", "dft", "glass", "nve_drift")
 HEAD = """# Studies of learned potentials
@@ -23,12 +22,6 @@ What long-range layers are worth, on problems small enough for two cores (no GPU
 reported, no times). Each study is a script in `profiling/studies` that makes its CSV file and picture here again;
 this page is `python -m profiling.studies.page`.
 """
-
-
-def rows_of(name: str) -> list[dict]:
-    """Rows of a CSV file."""
-    with (RESULTS / name).open(encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def over_seeds(rows: Sequence[dict], column: str, scale: float = 1.0) -> str:
@@ -51,8 +44,8 @@ def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 def long_range() -> str:
     """Errors of every layer, and over that of SR."""
     parts = []
-    for name in ("long_range_charges.csv", "long_range_dimers.csv"):
-        rows = rows_of(name)
+    for name in ("long_range_charges.csv", "long_range_dimer.csv", "long_range_dimers.csv"):
+        rows = read_table(RESULTS / name)
         for data in dict.fromkeys(row["data"] for row in rows):
             mine = [row for row in rows if row["data"] == data]
             short = np.mean([float(row["rmse_f_meV_per_A"]) for row in mine if row["model"] == "SR"])
@@ -77,8 +70,8 @@ def by(rows: Sequence[dict], group: str, size: str, unit: str) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "long_range": long_range,
-    "size": lambda: by(rows_of("size.csv"), "sets", "atoms", "atoms"),
-    "dft": lambda: by(rows_of("dft.csv"), "tested", "frames", "frames"),
+    "size": lambda: by(read_table(RESULTS / "size.csv"), "sets", "atoms", "atoms"),
+    "dft": lambda: by(read_table(RESULTS / "dft.csv"), "tested", "frames", "frames"),
 }
 
 
