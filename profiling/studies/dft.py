@@ -3,9 +3,11 @@
     python -m profiling.studies.dft [--seeds 2]
 
 60, 240 and 960 configurations of 90 all-silica zeolites (PBE-D3(BJ), 298–1000 K; the labels hold dispersion, and the
-models say so), the same MACE with and without intensive reciprocal-space attention, as many steps each (600, or 576 where
-epochs do not divide it; a step costs more with the layer). Nothing is trained to convergence. Errors on other frames of the same topologies and on 12 topologies never seen, whole and by topology (dft_topologies.csv). All crystalline, all tetrahedra, one chemistry: no test
-of whether long range matters in a glass, but one of whether the layer does harm.
+models say so), the same MACE with and without intensive reciprocal-space attention. Both take the same number of steps,
+600 or, at 240 and 960 frames, 576; a step costs more with the layer, and nothing is trained to convergence. Errors on
+other frames of the same topologies and on 12 topologies never seen, also by topology (dft_topologies.csv). All
+crystalline, all tetrahedra, one chemistry: no test of whether long range matters in a glass, but one of whether the
+layer does harm.
 """
 
 from __future__ import annotations
