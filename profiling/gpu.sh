@@ -32,7 +32,7 @@ if [ "$what" = bench ] || [ "$what" = all ]; then
   for case in attention attention-growth attention-methods; do
     "$python" -m profiling bench "$case" --device cuda 2>&1 | tee "$out/bench-$case.txt" || status=1
   done
-  for case in mace-step dispersion; do
+  for case in mace-step dispersion dispersion-step; do
     "$python" -m profiling bench "$case" --device cuda 2>&1 | tee "$out/bench-$case.txt" || status=1
   done
   cp -r profiling/results "$out/results" 2>/dev/null

@@ -76,6 +76,14 @@ def write_table(path: Path, rows: Sequence[dict]) -> None:
     replace_file(path, text.getvalue())
 
 
+def read_table(path: Path) -> list[dict]:
+    """Rows of a CSV file; none where it has not been made."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
 def rms(values) -> float:
     """Root of the mean square."""
     return float(np.sqrt(np.mean(np.square(np.asarray(values)))))

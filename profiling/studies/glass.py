@@ -240,7 +240,7 @@ def figure(analyses: dict) -> Figure:
         found = [one for (whose, _), one in analyses.items() if whose == name]
         if not found:
             continue
-        colour, label = COLOURS[place], f"{TITLES[name]}, {len(found)} seeds"
+        colour, label = COLOURS[place], f"{TITLES[name]}, seeds: {len(found)}"
         q, mean = in_bins(found)
         each = [np.interp(q, *in_bins([one])) for one in found]
         left.fill_between(q, np.min(each, axis=0), np.max(each, axis=0), color=colour, alpha=0.2, lw=0)
@@ -276,6 +276,16 @@ def judge(out: Path) -> None:
     for column in list(rows[0])[2:]:
         found = {name: [row[column] for row in rows if row["potential"] == name] for name in POTENTIALS}
         print(column, *(f"{n} {over_seeds([x for x in v if x is not None])};" for n, v in found.items() if v))
+    by_run = {(row["potential"], row["seed"]): row for row in rows}
+    for name in POTENTIALS[1:]:
+        paired = [s for s in SEEDS if (name, s) in by_run and ("teacher", s) in by_run]
+        for column in list(rows[0])[2:]:
+            off = [
+                by_run[name, s][column] - by_run["teacher", s][column]
+                for s in paired
+                if None not in (by_run[name, s][column], by_run["teacher", s][column])
+            ]
+            print(f"{name} - teacher, same melt: {column}", " ".join(f"{value:+.3g}" for value in off))
     for name in POTENTIALS:
         mine = [analyses[key] for key in there if key[0] == name]
         if mine:

@@ -1,6 +1,6 @@
 """Is long range learned? Random charges with exact Ewald labels, and molecular dimers pulled apart.
 
-    python -m profiling.studies.long_range [--only charges|dimers] [--seeds 3]
+    python -m profiling.studies.long_range [--only charges|dimer|dimers] [--seeds 3]
 
 The same MACE (two layers, 5 Å), the same budget and seeds for every long-range layer. Charges: 400 training
 configurations of 128 charges of ±1 e (`random_charges`), 10 epochs. Dimers: binding curves of the reference data (HSE06
@@ -24,7 +24,7 @@ from silica_md.report.style import styled
 from silica_md.training.settings import Settings
 
 from . import random_charges
-from .common import CACHE, LAYERS, RESULTS, errors, predictions, shared_file, trained, write_table
+from .common import CACHE, LAYERS, RESULTS, errors, predictions, read_table, shared_file, trained, write_table
 
 BACKBONE = {
     "r_max": 5.0,
@@ -79,7 +79,7 @@ def seeds_of(name: str, seeds: int) -> range:
     return range(1, 2 if name in FURTHER else seeds + 1)
 
 
-def dimers(seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict], dict]:
+def dimers(seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict], list[dict]]:
     """Train every layer on binding curves; errors beyond the distances of the training."""
     data = CACHE / "long_range" / f"dimers-{len(kinds)}"
     data.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def dimers(seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict],
         parts[part] = [atoms for atoms in frames if atoms.info["config_type"] in kinds]
         if not (data / f"{part}.xyz").exists():
             ase.io.write(data / f"{part}.xyz", parts[part], format="extxyz")
-    rows, curves = [], {}
+    rows, curves = [], []
     label = "charged dimer" if len(kinds) == 1 else "six dimers"
     for name, (kind, options) in LAYERS.items():
         for seed in seeds_of(name, seeds):
@@ -111,16 +111,20 @@ def dimers(seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict],
             # Energies are off by one constant of a pair: what a curve says is how it changes with distance.
             rows.append({"data": label, "model": name, "seed": seed, **found})
             print(rows[-1], flush=True)
-            if len(kinds) == 1 and seed == 1:
+            if seed == 1:
                 frames = parts["train"] + parts["test"]
-                curves[name] = [
-                    (a.info["distance"], energy, pull(a, forces))
+                curves += [
+                    {"model": name, **point(a, energy, forces)}
                     for a, (energy, forces) in zip(frames, predictions(model, frames), strict=True)
                 ]
-    if len(kinds) == 1:
-        frames = parts["train"] + parts["test"]
-        curves["labels"] = [(a.info["distance"], a.info[ENERGY], pull(a, a.arrays[FORCES])) for a in frames]
+    frames = parts["train"] + parts["test"]
+    curves += [{"model": "labels", **point(a, a.info[ENERGY], a.arrays[FORCES])} for a in frames]
     return rows, curves
+
+
+def point(atoms, energy: float, forces: np.ndarray) -> dict:
+    """A point of a binding curve."""
+    return {"distance_A": atoms.info["distance"], "energy_eV": energy, "pull_eV_per_A": pull(atoms, forces)}
 
 
 def pull(atoms, forces: np.ndarray) -> float:
@@ -131,38 +135,42 @@ def pull(atoms, forces: np.ndarray) -> float:
 
 
 @styled
-def figure(rows: list[dict], curves: dict) -> Figure:
-    """Force errors over that of SR, and the binding curve of the charged pair."""
+def figure(out: Path) -> Figure:
+    """Force errors over that of SR, and the binding curve of the charged pair, of what there is."""
+    rows = [row for name in ("charges", "dimer", "dimers") for row in read_table(out / f"long_range_{name}.csv")]
+    curves = read_table(out / "long_range_curves.csv")
     sets = list(dict.fromkeys(row["data"] for row in rows))
     panels = len(sets) + bool(curves)
     wide = Figure(figsize=(4.4 * panels, 4.0), layout="constrained")
     axes = wide.subplots(1, panels, squeeze=False)[0]
     for ax, data in zip(axes, sets, strict=False):
-        short = np.mean([r["rmse_f_meV_per_A"] for r in rows if r["data"] == data and r["model"] == "SR"])
-        for place, name in enumerate(LAYERS):
-            values = [r["rmse_f_meV_per_A"] / short for r in rows if r["data"] == data and r["model"] == name]
-            ax.plot(values, [place] * len(values), "o", alpha=0.7)
+        errors_of = {
+            name: [float(r["rmse_f_meV_per_A"]) for r in rows if (r["data"], r["model"]) == (data, name)]
+            for name in LAYERS
+        }
+        for place, values in enumerate(errors_of.values()):
+            ax.plot(np.array(values) / np.mean(errors_of["SR"]), [place] * len(values), "o", alpha=0.7)
         ax.set_yticks(range(len(LAYERS)), list(LAYERS))
         ax.invert_yaxis()
         ax.set_xscale("log")
         ax.axvline(1.0, color="gray", lw=0.8)
         if data == "random charges":
             ax.axvline(PAPER, color="gray", lw=0.8, ls="--")
-            ax.text(PAPER, -0.35, "paper", ha="right", fontsize=8)
             ax.axvline(0.3, color="gray", lw=0.8, ls=":")
-            ax.text(0.3, -0.35, "target", ha="right", fontsize=8)
+            ax.set_title(f"{data}; dashed: paper, dotted: target", fontsize=9)
+        else:
+            ax.set_title(data, fontsize=9)
         ax.set_xlabel("force error / that of SR")
-        ax.set_title(data)
     if curves:
         ax = axes[-1]
-        for name, points in curves.items():
-            r, _, force = np.array(sorted(points)).T
-            style = {"color": "black", "lw": 2.5} if name == "labels" else {"lw": 1.2}
-            ax.plot(r, force, label=name, **style)
+        for name in dict.fromkeys(row["model"] for row in curves):
+            of = sorted((float(r["distance_A"]), float(r["pull_eV_per_A"])) for r in curves if r["model"] == name)
+            style = {"color": "black", "lw": 2.5, "zorder": 0} if name == "labels" else {"lw": 1.2}
+            ax.plot(*np.array(of).T, label=name, **style)
         ax.axvspan(12.2, 15.2, color="gray", alpha=0.15)
         ax.set_xlabel("distance (Å); shaded: not trained")
         ax.set_ylabel("pull between the molecules (eV/Å)")
-        ax.set_title("charged dimer, seed 1")
+        ax.set_title("charged dimer, seed 1", fontsize=9)
         ax.legend(fontsize=7)
     return wide
 
@@ -171,20 +179,21 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--only", choices=("charges", "dimers"))
+    parser.add_argument("--only", choices=("charges", "dimer", "dimers"))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    rows, curves = [], {}
-    if options.only != "dimers":
-        rows += charges(options.seeds)
-        write_table(options.out / "long_range_charges.csv", rows)
-    if options.only != "charges":
-        one, curves = dimers(options.seeds, ("CC",), 100)
-        six, _ = dimers(1, ("CC", "CA", "PA", "CP", "PP", "AA"), 40)
-        write_table(options.out / "long_range_dimers.csv", one + six)
-        rows += one + six
-    replace_file(options.out / "long_range.png", figure(rows, curves))
+    wanted = (options.only,) if options.only else ("charges", "dimer", "dimers")
+    if "charges" in wanted:
+        write_table(options.out / "long_range_charges.csv", charges(options.seeds))
+    if "dimer" in wanted:
+        rows, curves = dimers(options.seeds, ("CC",), 400)
+        write_table(options.out / "long_range_dimer.csv", rows)
+        write_table(options.out / "long_range_curves.csv", curves)
+    if "dimers" in wanted:
+        rows, _ = dimers(options.seeds, ("CC", "CA", "PA", "CP", "PP", "AA"), 100)
+        write_table(options.out / "long_range_dimers.csv", rows)
+    replace_file(options.out / "long_range.png", figure(options.out))
 
 
 if __name__ == "__main__":
