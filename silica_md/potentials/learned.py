@@ -157,7 +157,7 @@ class LearnedPotential:
     def _shortened(self, neighbors: NeighborList) -> NeighborList:
         """The list itself, or the part of it that reaches `cutoff` and its skin."""
         reach = self.cutoff + neighbors.skin
-        if reach > neighbors.cutoff:
+        if reach >= neighbors.cutoff:
             return neighbors
         if self._short is None or self._short[0] is not neighbors.rows:
             self._short = (neighbors.rows, neighbors.within(reach))
