@@ -21,7 +21,7 @@ LONG_RANGE = {
 
 @functools.cache
 def network(kind: str = "sr", dtype: torch.dtype = torch.float64, **changes) -> models.Network:
-    """A model with random weights whose forces are of the size of those in a melt."""
+    """A frozen model with random weights whose forces are of the size of those in a melt."""
     given = {
         "atomic_numbers": (8, 14),
         "atomic_energies": (-3.0, -1.5),
@@ -36,7 +36,7 @@ def network(kind: str = "sr", dtype: torch.dtype = torch.float64, **changes) -> 
         "scale": 4.0,
         "long_range": LONG_RANGE[kind],
     }
-    return models.build(models.ModelConfig(**(given | changes)), dtype=dtype, seed=3)
+    return models.build(models.ModelConfig(**(given | changes)), dtype=dtype, seed=3).eval().requires_grad_(False)
 
 
 def glass(atoms: int = 24, seed: int = 1, sheared: bool = True) -> State:

@@ -140,11 +140,17 @@ def test_sums_and_isolated_atoms():
     assert float(result.forces.abs().max()) == float(result.virial.abs().max()) == 0.0
 
 
-def test_the_model_given_stays_as_it_is():
-    mine = models.build(network("sr").config)
-    assert all(parameter.requires_grad for parameter in mine.parameters())
-    evaluate(LearnedPotential(mine), glass())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in mine.parameters())
+def test_a_model_in_training_stays_in_training():
+    """It is copied; a frozen one is not."""
+    mine, state = models.build(network("sr").config), glass()
+    potential = LearnedPotential(mine)
+    before = energy(potential, state)
+    assert mine.training and all(one.requires_grad and one.grad is None for one in mine.parameters())
+    with torch.no_grad():
+        for one in mine.parameters():
+            one.mul_(1.1)
+    assert energy(potential, state) == before != energy(LearnedPotential(mine), state)
+    assert LearnedPotential(network("sr")).evaluator.network is network("sr")
 
 
 def test_energy_is_conserved():
@@ -201,5 +207,5 @@ def test_heads_answer_each_for_itself():
     for number, head in enumerate(two["heads"]):
         result = evaluate(LearnedPotential(model, head=head), state)
         own = model(as_data(state) | {"head": torch.tensor([number])})
-        assert float(result.energy) == pytest.approx(float(own["energy"]), abs=1e-10)
+        assert float(result.energy) == pytest.approx(float(own["energy"].detach()), abs=1e-10)
         torch.testing.assert_close(result.forces, own["forces"], rtol=0, atol=1e-11)

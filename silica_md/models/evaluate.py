@@ -71,7 +71,8 @@ class Evaluator:
     Parameters
     ----------
     network : Network
-        Copied, so that its own parameters stay trainable.
+        Taken as it is when it is frozen, in evaluation mode with no parameter that requires a gradient, and of the dtype
+        asked for; copied otherwise, so that the one given stays trainable.
     head : str
         Which head answers; may be left out where there is one.
     dtype : torch.dtype, optional
@@ -80,7 +81,7 @@ class Evaluator:
     Attributes
     ----------
     network : Network
-        The copy.
+        The one that answers.
     cutoff : float
         r_max, Å.
 
@@ -97,7 +98,10 @@ class Evaluator:
             raise ValueError(f"`head` must be given, the model has several: {', '.join(heads)}")
         if head and head not in heads:
             raise ValueError(f"`head` must be one of {', '.join(heads)}, got '{head}'")
-        self.network = copy.deepcopy(network).to(dtype=dtype).eval().requires_grad_(False)
+        frozen = not network.training and not any(one.requires_grad for one in network.parameters())
+        if not frozen or dtype not in (None, network.dtype):
+            network = copy.deepcopy(network).to(dtype=dtype).eval().requires_grad_(False)
+        self.network = network
         self.head = heads.index(head) if head else 0
         self.cutoff = float(network.config.r_max)
         self.dtype = self.network.dtype

@@ -29,7 +29,7 @@ class TorchSimModel(ModelInterface):
     Parameters
     ----------
     network : Network, str or Path
-        A network, which is copied, or the file of one.
+        A network, copied unless it is frozen (see `silica_md.models.evaluate.Evaluator`), or the file of one.
     head : str
         Which head answers, where the network has several.
     dtype : torch.dtype, optional
@@ -67,7 +67,7 @@ class TorchSimModel(ModelInterface):
         if not skin >= 0.0:
             raise ValueError(f"`skin` must be at least 0 Å, got {skin!r}")
         if not isinstance(network, Network):
-            network, _ = load(network, dtype=dtype)
+            network = load(network, dtype=dtype)[0].requires_grad_(False)
         self._evaluator = Evaluator(network, head, dtype)
         self.network = self._evaluator.network.to(device)
         self._device, self._dtype = torch.device(device), self._evaluator.dtype

@@ -34,7 +34,8 @@ class LearnedPotential:
     Parameters
     ----------
     network : silica_md.models.Network
-        Copied; its dtype is that of the arithmetic. Positions, sums of energies and forces are float64.
+        Copied unless it is frozen, see `silica_md.models.evaluate.Evaluator`; its dtype is that of the arithmetic.
+        Positions, sums of energies and forces are float64.
     head : str
         Which head answers, where there are several.
     name : str
@@ -217,7 +218,7 @@ def build(
                 f" {expected[:12]}…; put the other one back"
             )
     check_elements(network.config.atomic_numbers, atomic_numbers)
-    return LearnedPotential(network, head=head, name=f"{PREFIX}{Path(path).name}")
+    return LearnedPotential(network.requires_grad_(False), head=head, name=f"{PREFIX}{Path(path).name}")
 
 
 def is_learned(name: str) -> bool:
