@@ -71,8 +71,8 @@ class Evaluator:
     Parameters
     ----------
     network : Network
-        Taken as it is when it is frozen, in evaluation mode with no parameter that requires a gradient, and of the dtype
-        asked for; copied otherwise, so that the one given stays trainable.
+        Taken as it is when it is frozen (in evaluation mode, no parameter requires a gradient) and of the dtype asked
+        for; copied otherwise, so that the one given stays trainable.
     head : str
         Which head answers; may be left out where there is one.
     dtype : torch.dtype, optional
