@@ -47,7 +47,7 @@ PAPER = 71.6 / 97.1
 """Force error with RSA over that without, random charges: arXiv 2510.13055."""
 
 
-def charges(seeds: int) -> list[dict]:
+def charges(seeds: int, out: Path) -> None:
     """Train every layer on random charges; errors on 100 configurations never seen."""
     data = CACHE / "random_charges"
     if not data.exists():
@@ -71,7 +71,7 @@ def charges(seeds: int) -> list[dict]:
             model, _ = trained(settings, CACHE / "long_range" / f"charges {name} {seed}")
             rows.append({"data": "random charges", "model": name, "seed": seed, **errors(model, test)})
             print(rows[-1], flush=True)
-    return rows
+            write_table(out / "long_range_charges.csv", rows)
 
 
 def seeds_of(name: str, seeds: int) -> range:
@@ -185,7 +185,7 @@ def main(arguments: list[str] | None = None) -> None:
     torch.set_num_threads(1)
     wanted = (options.only,) if options.only else ("charges", "dimer", "dimers")
     if "charges" in wanted:
-        write_table(options.out / "long_range_charges.csv", charges(options.seeds))
+        charges(options.seeds, options.out)
     if "dimer" in wanted:
         rows, curves = dimers(options.seeds, ("CC",), 400)
         write_table(options.out / "long_range_dimer.csv", rows)

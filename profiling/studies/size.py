@@ -33,11 +33,15 @@ FRAMES = (10, 10, 2)
 
 
 def evaluated(seeds: int) -> list[dict]:
-    """Errors of every model at every size."""
+    """Errors at every size of every model there is."""
     rows = []
     for name in LAYERS:
         for seed in seeds_of(name, seeds):
-            model, _ = models.load(CACHE / "long_range" / f"charges {name} {seed}" / "model.json")
+            path = CACHE / "long_range" / f"charges {name} {seed}" / "model.json"
+            if not path.exists():
+                print(f"{name}, seed {seed}: not trained, left out", flush=True)
+                continue
+            model, _ = models.load(path)
             for kind, files in SETS.items():
                 for file, size, count in zip(files, SIZES, FRAMES, strict=True):
                     frames = ase.io.read(CACHE / "random_charges" / f"{file}.xyz", f":{count}")
@@ -56,6 +60,8 @@ def figure(rows: list[dict]) -> Figure:
         for ax, kind in zip(down, SETS, strict=True):
             for name in LAYERS:
                 mine = [row for row in rows if row["sets"] == kind and row["model"] == name]
+                if not mine:
+                    continue
                 values = [np.mean([row[column] for row in mine if row["atoms"] == size]) for size in SIZES]
                 ax.loglog(SIZES, values, "o-", label=name, ls="--" if "published" in name else "-")
             ax.set_ylabel(f"RMS error, {label}")
