@@ -147,11 +147,12 @@ def figure(out: Path) -> Figure:
         errors_of = {
             name: [float(r["rmse_f_meV_per_A"]) for r in rows if (r["data"], r["model"]) == (data, name)]
             for name in LAYERS
+            if any((r["data"], r["model"]) == (data, name) for r in rows)
         }
         for place, values in enumerate(errors_of.values()):
             ax.plot(np.array(values) / np.mean(errors_of["SR"]), [place] * len(values), "o", alpha=0.7)
-        ax.set_yticks(range(len(LAYERS)), list(LAYERS))
-        ax.invert_yaxis()
+        ax.set_yticks(range(len(errors_of)), list(errors_of))
+        ax.set_ylim(len(errors_of) - 0.5, -0.5)
         ax.set_xscale("log")
         ax.axvline(1.0, color="gray", lw=0.8)
         if data == "random charges":

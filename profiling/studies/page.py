@@ -82,7 +82,7 @@ def main() -> None:
         words = RESULTS / f"{name}.md"
         if words.exists():
             text = words.read_text(encoding="utf-8").rstrip() + "\n"
-            parts.append(text.replace("{table}\n", TABLES[name]()) if name in TABLES else text)
+            parts.append(text.replace("{table}\n", TABLES[name]()) if "{table}" in text else text)
     replace_file(RESULTS / "README.md", "\n".join(parts))
 
 
