@@ -27,8 +27,8 @@ this page is `python -m profiling.studies.page`.
 def over_seeds(rows: Sequence[dict], column: str, scale: float = 1.0) -> str:
     """Mean and spread of a column over seeds."""
     values = np.array([float(row[column]) for row in rows]) * scale
-    mean = f"{values.mean():.3g}"
-    return mean if len(values) == 1 else f"{mean} ± {values.std():.1g}"
+    mean = f"{values.mean():.3g}" if values.mean() < 1e3 else f"{values.mean():,.0f}"
+    return mean if len(values) == 1 else f"{mean} ± {float(f'{values.std():.1g}'):g}"
 
 
 def forces_and_energy(rows: Sequence[dict]) -> str:

@@ -63,7 +63,7 @@ def figure(rows: list[dict]) -> Figure:
                 if not mine:
                     continue
                 values = [np.mean([row[column] for row in mine if row["atoms"] == size]) for size in SIZES]
-                ax.loglog(SIZES, values, "o-", label=name, ls="--" if "published" in name else "-")
+                ax.loglog(SIZES, values, marker="o", label=name, ls="--" if "published" in name else "-")
             ax.set_ylabel(f"RMS error, {label}")
             ax.set_title(kind)
             ax.set_xticks(SIZES, [f"{size:,}" for size in SIZES])
