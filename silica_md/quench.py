@@ -23,6 +23,7 @@ from .config import Config
 from .errors import ConfigError, RunAborted
 from .folder import RunFolder
 from .forcefield import ForceField
+from .models.store import files_of
 from .record import Recorder
 from .schedule import Schedule
 from .state import State
@@ -206,7 +207,7 @@ def with_model_at_hand(config: Config, folder: RunFolder, say: Callable[[str], N
     if not potentials.learned.is_learned(config.potential):
         return config
     path = potentials.learned.path_of(config.potential)
-    if potentials.learned.is_there(path) or not potentials.learned.is_there(folder.model):
+    if files_of(path)[1].exists() or not files_of(folder.model)[1].exists():
         return config
     say(f"{path} is gone; going on with the copy in {folder.path}")
     return replace(config, potential=f"{potentials.learned.PREFIX}{folder.model}")
@@ -214,7 +215,7 @@ def with_model_at_hand(config: Config, folder: RunFolder, say: Callable[[str], N
 
 def remarks(potential: potentials.Potential, schedule: Schedule) -> list[str]:
     """Lines about the potential of a run that begins: how it sums, what to be wary of."""
-    free = any(stage.segment.ensemble == "npt" for stage in schedule.stages)
+    free = any(stage.segment.ensemble.startswith("npt") for stage in schedule.stages)
     lines = []
     for part in [potential, *getattr(potential, "potentials", ())]:
         if isinstance(part, potentials.EwaldPotential | potentials.Dispersion):

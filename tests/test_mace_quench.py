@@ -124,11 +124,13 @@ def test_norms_that_jump_are_warned_of():
         free, fixed = ([line for line in lines_of(part, segments) if "warning" in line] for segments in (2, 1))
         assert len(free) == 1 and "norm 'rsga'" in free[0] and "--ensemble nvt" in free[0]
         assert fixed == []
+    flexible = [SEGMENTS[0], SEGMENTS[1] | {"ensemble": "npt-flexible"}]
+    assert lines_of(jumping, 2, flexible) == lines_of(jumping, 2)
     assert len(lines_of(potentials.LearnedPotential(network("rsga")), 2)) == 1
 
 
-def lines_of(potential, segments):
-    return quench.remarks(potential, config.from_dict(SHORT | {"segment": SEGMENTS[:segments]}).schedule())
+def lines_of(potential, segments, course=SEGMENTS):
+    return quench.remarks(potential, config.from_dict(SHORT | {"segment": course[:segments]}).schedule())
 
 
 def test_ase_by_name(model):

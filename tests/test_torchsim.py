@@ -3,7 +3,7 @@
 import pytest
 import torch
 from ase.build import bulk
-from learned_systems import LONG_RANGE, glass, network
+from learned_systems import glass, network
 
 pytest.importorskip("mace")
 torch_sim = pytest.importorskip("torch_sim")
@@ -136,4 +136,3 @@ def test_refusals(tmp_path):
     path = models.save(network("rsa"), tmp_path / "m")
     state = sim_state(glass())
     assert torch.equal(TorchSimModel(path)(state)["forces"], model(state)["forces"])
-    assert len(LONG_RANGE) == 7

@@ -52,8 +52,8 @@ class LearnedPotential:
 
     Notes
     -----
-    A list that reaches much farther than r_max, as that of a sum with another potential, is shortened once after every
-    rebuild. Which atoms there are is looked up when `state.atomic_numbers` is another tensor or has been written to.
+    Pairs of the list beyond r_max are dropped at every call. Which atoms there are is looked up when
+    `state.atomic_numbers` is another tensor or has been written to.
     """
 
     def __init__(self, network: Network, *, head: str = "", name: str = "mace"):
@@ -65,7 +65,6 @@ class LearnedPotential:
         self.cutoff, self.dispersion = self.evaluator.cutoff, self.config.dispersion
         self.species = self.config.atomic_numbers
         self._atoms: tuple | None = None
-        self._short: tuple[Tensor, NeighborList] | None = None
 
     def check_composition(self, atomic_numbers) -> None:
         """Refuse an element the network does not know.
@@ -132,9 +131,7 @@ class LearnedPotential:
             Two atoms are closer than any the network can have seen.
         """
         atoms = self._atoms_of(state)
-        found = self.evaluator(
-            atoms, state.positions, state.cell.unsqueeze(0), self._shortened(neighbors), virial=virial
-        )
+        found = self.evaluator(atoms, state.positions, state.cell.unsqueeze(0), neighbors, virial=virial)
         return Evaluation(
             found.per_atom_energy.sum() if energy else None,
             found.forces,
@@ -154,15 +151,6 @@ class LearnedPotential:
             ends = torch.tensor([0, state.n_atoms], device=state.positions.device)
             kept = self._atoms = (key, self.evaluator.atoms(state.atomic_numbers, ends))
         return kept[1]
-
-    def _shortened(self, neighbors: NeighborList) -> NeighborList:
-        """The list itself, or the part of it that reaches `cutoff` and its skin."""
-        reach = self.cutoff + neighbors.skin
-        if reach >= neighbors.cutoff:
-            return neighbors
-        if self._short is None or self._short[0] is not neighbors.rows:
-            self._short = (neighbors.rows, neighbors.within(reach))
-        return self._short[1]
 
 
 def build(
@@ -238,13 +226,6 @@ def path_of(name: str) -> Path:
     if not path:
         raise ValueError("potential 'mace:' needs the file of a model: mace:PATH")
     return Path(path)
-
-
-def is_there(path: str | Path) -> bool:
-    """Whether there is a model file of this name, sound or not."""
-    path = Path(path)
-    stem = path.with_suffix("") if path.suffix in (".safetensors", ".json") else path
-    return stem.with_name(stem.name + ".json").exists()
 
 
 def fingerprint(path: str | Path) -> dict[str, str]:
