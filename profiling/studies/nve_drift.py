@@ -107,9 +107,7 @@ def main() -> None:
             print(rows[-1], flush=True)
     if options.only is None:
         write_table(RESULTS / f"nve_drift_{options.temperature:g}K.csv", rows)
-        picture = io.BytesIO()
-        figure(found).savefig(picture, format="png", dpi=120)
-        replace_file(RESULTS / f"nve_drift_{options.temperature:g}K.png", picture.getvalue())
+        replace_file(RESULTS / f"nve_drift_{options.temperature:g}K.png", figure(found))
 
 
 if __name__ == "__main__":

@@ -68,9 +68,18 @@ def by(rows: Sequence[dict], group: str, size: str, unit: str) -> str:
     return table(["", "model", *(f"{int(n):,} {unit}" for n in sizes)], lines)
 
 
+def nve_drift() -> str:
+    """Drift and swing of every run."""
+    columns = ("drift_meV_per_atom_ps", "drift_error", "rms_meV_per_atom")
+    rows = read_table(RESULTS / "nve_drift_300K.csv")
+    lines = [[row["model"], row["dtype"], *(f"{float(row[one]):.2g}" for one in columns)] for row in rows]
+    return table(["model", "dtype", "drift (meV/atom/ps)", "its error", "swing, RMS (meV/atom)"], lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "long_range": long_range,
     "size": lambda: by(read_table(RESULTS / "size.csv"), "sets", "atoms", "atoms"),
+    "nve_drift": nve_drift,
     "dft": lambda: by(read_table(RESULTS / "dft.csv"), "tested", "frames", "frames"),
 }
 
