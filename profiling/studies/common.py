@@ -32,6 +32,7 @@ LAYERS = {
     "RSGA published": ("rsga", {"norm": "rsga"}),
     "RSA intensive": ("rsa", {}),
     "SOG-Net": ("sog", {}),
+    "RSA intensive, last only": ("rsa", {"interactions": [1]}),
     "RSGA intensive": ("rsga", {}),
     "latent Ewald": ("latent_ewald", {}),
 }

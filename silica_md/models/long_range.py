@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -60,14 +61,31 @@ class LongRange(nn.Module):
 
 
 class Attention(LongRange):
-    """What both attentions share: their settings."""
+    """What both attentions share: their settings, and the interactions they follow.
+
+    Parameters
+    ----------
+    count : int
+        Interactions of the network.
+    interactions : sequence of int, optional
+        Numbers of those with an attention after them, from 0; default: all.
+    """
+
+    def __init__(self, count: int, interactions: Sequence[int] | None):
+        super().__init__()
+        chosen = tuple(range(count)) if interactions is None else tuple(interactions)
+        if not chosen or sorted(set(chosen)) != list(chosen) or not 0 <= chosen[0] <= chosen[-1] < count:
+            raise ValueError(
+                f"`interactions` must be ascending numbers of interactions, 0 to {count - 1}, got {interactions}"
+            )
+        self.interactions = chosen
 
     def waves(self, graph: Graph):
-        """Waves of the first layer; all have the same settings."""
-        return self.attention(0).modes(graph.cell, len(graph.cell))
+        """Waves of one attention; all have the same settings."""
+        return self.attention(self.interactions[0]).modes(graph.cell, len(graph.cell))
 
     def attention(self, layer: int) -> ReciprocalSpaceAttention | ReciprocalSpaceGatedAttention:
-        """The attention of an interaction."""
+        """The attention of an interaction that has one."""
         raise NotImplementedError
 
 
@@ -98,6 +116,9 @@ class RSA(Attention):
     norm : {"intensive", "rsa"}
     sigma, k_cut : float
         Å and 1/Å; defaults r_max/4.29 and 3/σ. Not with norm "rsa".
+    interactions : sequence of int
+        Those with an attention after them, from 0; default: all. After the last only, updates never feed another
+        attention, and a model trained in small boxes carries further into large ones (`profiling/studies/size.py`).
     method, tolerance, window_start
         See `rsa_kernels.nn.ReciprocalSpaceAttention`.
     """
@@ -112,13 +133,17 @@ class RSA(Attention):
         norm: str = "intensive",
         sigma: float | None = None,
         k_cut: float | None = None,
+        interactions: Sequence[int] | None = None,
         **options,
     ):
-        super().__init__()
+        super().__init__(len(irreps), interactions)
         hidden = hidden or _scalars(irreps[0][0])
         settings = _attention_settings(config, hidden, heads, norm, sigma, k_cut) | options
         self.residual = norm == "intensive"
-        self.layers = nn.ModuleList(RSALayer(before, after, hidden, settings) for before, after in irreps)
+        self.layers = nn.ModuleList(
+            RSALayer(before, after, hidden, settings) if number in self.interactions else nn.Identity()
+            for number, (before, after) in enumerate(irreps)
+        )
 
     def attention(self, layer: int) -> ReciprocalSpaceAttention:
         """The attention of an interaction."""
@@ -126,6 +151,8 @@ class RSA(Attention):
 
     def mixed(self, layer, before, after, graph, waves) -> Tensor:
         """Features with the update multiplied in."""
+        if layer not in self.interactions:
+            return after
         one = self.layers[layer]
         update = one.attention(one.linear(before), graph.positions, graph.cell, graph.batch_ptr, waves)
         product = one.product(after, update)
@@ -139,7 +166,7 @@ class RSGA(Attention):
     ----------
     hidden : int, optional
         Channels of the attention; must be the number of scalars, which is the default.
-    heads, norm, sigma, k_cut, method, tolerance, window_start
+    heads, norm, sigma, k_cut, interactions, method, tolerance, window_start
         As for `RSA`; norm "intensive" or "rsga".
     mix_bias : float
         At first the share of the long-range channel is sigmoid(mix_bias); −5 as published.
@@ -155,11 +182,15 @@ class RSGA(Attention):
         sigma: float | None = None,
         k_cut: float | None = None,
         mix_bias: float = -5.0,
+        interactions: Sequence[int] | None = None,
         **options,
     ):
-        super().__init__()
+        super().__init__(len(irreps), interactions)
         self.layers = nn.ModuleList()
-        for _, after in irreps:
+        for number, (_, after) in enumerate(irreps):
+            if number not in self.interactions:
+                self.layers.append(nn.Identity())
+                continue
             hidden = _scalars(after)
             settings = _attention_settings(config, hidden, heads, norm, sigma, k_cut) | options
             if norm == "rsga":
@@ -174,6 +205,8 @@ class RSGA(Attention):
 
     def mixed(self, layer, before, after, graph, waves) -> Tensor:
         """Features with the gated update added to the scalars."""
+        if layer not in self.interactions:
+            return after
         one = self.layers[layer]
         scalars, others = after[:, : one.width], after[:, one.width :]  # features begin with their scalars
         update, gate = one(scalars, graph.positions, graph.cell, graph.batch_ptr, waves)
