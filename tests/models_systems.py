@@ -29,6 +29,8 @@ KINDS = {
     "sr": {},
     "rsa": {"kind": "rsa", "sigma": 0.7, "k_cut": 3.0},
     "rsga": {"kind": "rsga", "sigma": 0.7, "k_cut": 3.0, "mix_bias": 0.0},
+    "rsa last": {"kind": "rsa", "sigma": 0.7, "k_cut": 3.0, "interactions": [1]},
+    "rsga first": {"kind": "rsga", "sigma": 0.7, "k_cut": 3.0, "mix_bias": 0.0, "interactions": [0]},
     "sog": {"kind": "sog", "k_cut": 3.0},
     "latent_ewald": {"kind": "latent_ewald"},
 }

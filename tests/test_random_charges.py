@@ -93,7 +93,7 @@ def test_too_dense_is_refused():
 
 
 def test_files(tmp_path):
-    counts = {"train": 3, "valid": 2, "test": 2, "large": 0, "huge": 0}
+    counts = {"train": 3, "valid": 2, "test": 2, "large": 0, "huge": 0, "train_large": 0}
     study.make(tmp_path / "set", counts, (1, 0), seed=2)
     record = json.loads((tmp_path / "set" / "random_charges.json").read_text())
     for name in ("train", "valid", "test"):

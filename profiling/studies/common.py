@@ -33,10 +33,12 @@ LAYERS = {
     "RSA intensive": ("rsa", {}),
     "SOG-Net": ("sog", {}),
     "RSA intensive, last only": ("rsa", {"interactions": [1]}),
+    "RSA intensive, larger cells": ("rsa", {}),
     "RSGA intensive": ("rsga", {}),
     "latent Ewald": ("latent_ewald", {}),
 }
-"""Name in a study → model and options of its long-range layer; everything else is the same for all."""
+"""Name in a study → model and options of its long-range layer; everything else is the same for all but
+"larger cells", which is trained on some of 1,024 charges as well (random charges only)."""
 
 
 def trained(settings: Settings, out: Path) -> tuple[models.Network, dict]:

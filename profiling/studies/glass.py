@@ -61,13 +61,15 @@ TITLES = {
 WORK = CACHE / "glass"
 
 
-def settings(kind: str, data: Path = CACHE / "bks") -> Settings:
+def settings(kind: str, data: Sequence[Path]) -> Settings:
     """How a model is trained: the same for both."""
     return Settings(
-        train_file=(str(data / "train.xyz"),),
-        valid_file=(str(data / "valid.xyz"),),
-        test_file=(str(data / "test.xyz"),),
+        train_file=tuple(str(folder / "train.xyz") for folder in data),
+        valid_file=tuple(str(folder / "valid.xyz") for folder in data),
+        test_file=tuple(str(folder / "test.xyz") for folder in data),
         model=kind,
+        # After the last interaction only, which carries further to other sizes (see `size`).
+        long_range={"interactions": [1]} if kind == "rsa" else {},
         r_max=5.0,
         num_interactions=2,
         hidden_irreps="16x0e",
@@ -224,6 +226,7 @@ def distance(one: Sequence[Analysis], other: Sequence[Analysis]) -> float:
 def errors_by_kind(kind: str, data: Path) -> list[dict]:
     """Errors of a model on the test frames, all and by kind, of a run of the teacher that no training has seen."""
     frames = read(data / "test.xyz", ":")
+    size = len(frames[0])
     model, _ = models.load(RESULTS / "models" / f"glass-{kind}.json")
     calculator = Calculator(LearnedPotential(model))
     energy, stress, forces = [], [], []
@@ -242,6 +245,7 @@ def errors_by_kind(kind: str, data: Path) -> list[dict]:
         rows.append(
             {
                 "potential": kind,
+                "atoms": size,
                 "of": name,
                 "frames": len(chosen),
                 "rmse_e_meV_per_atom": 1e3 * rms(energy[chosen]),
@@ -318,7 +322,13 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a part of the study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--data", type=Path, default=CACHE / "bks", help="what bks_data.sh has made")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        nargs="+",
+        default=[CACHE / "bks", CACHE / "bks_large"],
+        help="what bks_data.sh and bks_large.sh have made",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parts = parser.add_subparsers(dest="part", required=True)
     parts.add_parser("train").add_argument("model", choices=MODELS)
@@ -338,7 +348,7 @@ def main(arguments: list[str] | None = None) -> None:
             for task in tasks:
                 print(task.result(), flush=True)
     elif options.part == "errors":
-        rows = [row for kind in MODELS for row in errors_by_kind(kind, options.data)]
+        rows = [row for kind in MODELS for data in options.data for row in errors_by_kind(kind, data)]
         write_table(options.out / "glass_errors.csv", rows)
     else:
         judge(options.out)

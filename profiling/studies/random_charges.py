@@ -20,7 +20,8 @@ The labels are Ewald sums to RMS force errors below 1e-8 × 14.4 eV/Å, the ener
 
 Files: train.xyz, valid.xyz, test.xyz (N = 128); supercell.xyz (2 × 2 × 2 of the first test frames, 1,024 charges) and
 supercell_large.xyz (4 × 4 × 3, 6,144) whose energies per atom and forces are those of the small cell; large.xyz and
-huge.xyz (independent samples of 1,024 and 6,144 charges at the same density); random_charges.json.
+huge.xyz (independent samples of 1,024 and 6,144 charges at the same density); train_large.xyz (more of 1,024, to be
+learned from); random_charges.json.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ PER_A3 = 0.016  # charges/Å³: 128 in a cube of 20 Å
 MIN_DISTANCE = 2.5  # Å
 ACCURACY = 1e-8  # RMS force error, 14.4 eV/Å
 SMALL, LARGE, HUGE = 128, 1024, 6144
-COUNTS = {"train": 400, "valid": 50, "test": 100, "large": 20, "huge": 4}
+COUNTS = {"train": 400, "valid": 50, "test": 100, "large": 20, "huge": 4, "train_large": 20}
 SUPERCELLS = 20, 4  # of the two sizes
 _SETS = tuple(COUNTS)  # the place of a name is its stream of random numbers
 
@@ -117,7 +118,7 @@ def make(out: Path, counts: dict[str, int], supercells: tuple[int, int], seed: i
     """Write the whole set into `out`; returns what is written to random_charges.json."""
     out.mkdir(parents=True)
     how = parameters()
-    size = {"large": LARGE, "huge": HUGE}
+    size = {"large": LARGE, "huge": HUGE, "train_large": LARGE}
     figures = {}
 
     def write(name: str, frames: Iterator[Atoms]):

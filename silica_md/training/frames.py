@@ -208,7 +208,7 @@ def describe(name: str, frames: Sequence[Frame], settings: Settings) -> list[str
     ]
     if kinds.keys() != {"Default"}:
         most = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(8))
-        lines.append(f"  {len(kinds)} kinds of configuration: {most}{', ...' if len(kinds) > 8 else ''}")
+        lines.append(f"  {len(kinds)} kind{'s' * (len(kinds) > 1)} of configuration: {most}{', ...' if len(kinds) > 8 else ''}")
     ranges = []
     if settings.needs("energy"):
         ranges.append(f"energy {_range([frame.energy / len(frame) for frame in frames])} eV/atom")
