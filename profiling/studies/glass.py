@@ -223,11 +223,16 @@ def distance(one: Sequence[Analysis], other: Sequence[Analysis]) -> float:
     return rms(here - there) / rms(there)
 
 
-def errors_by_kind(kind: str, data: Path) -> list[dict]:
+def kept_model(out: Path, kind: str) -> Path:
+    """Where a trained model is kept beside the results."""
+    return out / "models" / f"glass-{kind}.safetensors"
+
+
+def errors_by_kind(kind: str, data: Path, out: Path) -> list[dict]:
     """Errors of a model on the test frames, all and by kind, of a run of the teacher that no training has seen."""
     frames = read(data / "test.xyz", ":")
     size = len(frames[0])
-    model, _ = models.load(RESULTS / "models" / f"glass-{kind}.json")
+    model, _ = models.load(kept_model(out, kind))
     calculator = Calculator(LearnedPotential(model))
     energy, stress, forces = [], [], []
     for atoms in frames:
@@ -338,7 +343,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.part == "train":
-        trained(settings(options.model, options.data), WORK / options.model)
+        model, record = trained(settings(options.model, options.data), WORK / options.model)
+        kept = kept_model(options.out, options.model)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        models.save(model, kept, record["extra"])
     elif options.part == "quench":
         for seed in SEEDS:
             start(seed)
@@ -348,7 +356,7 @@ def main(arguments: list[str] | None = None) -> None:
             for task in tasks:
                 print(task.result(), flush=True)
     elif options.part == "errors":
-        rows = [row for kind in MODELS for data in options.data for row in errors_by_kind(kind, data)]
+        rows = [row for kind in MODELS for data in options.data for row in errors_by_kind(kind, data, options.out)]
         write_table(options.out / "glass_errors.csv", rows)
     else:
         judge(options.out)
