@@ -1,9 +1,10 @@
 """A glass by machine learning against known truth: BKS with Ewald sums is the teacher, and the answer.
 
     sh profiling/studies/bks_data.sh            # labelled configurations of the teacher, liquid to glass
+    sh profiling/studies/bks_large.sh           # and in larger cells
     python -m profiling.studies.glass train sr  # and: train rsa
     python -m profiling.studies.glass quench    # teacher, SR and LR under one protocol, three seeds
-    python -m profiling.studies.glass errors    # of the models, on the test frames
+    python -m profiling.studies.glass errors    # of the models, and of two trained on 96 atoms only, on the test frames
     python -m profiling.studies.glass judge     # of the glasses there are
 
 The question of the silica paper (arXiv 2604.21222), asked where the truth is known: does a short-range model of a
@@ -355,7 +356,8 @@ def main(arguments: list[str] | None = None) -> None:
             for task in tasks:
                 print(task.result(), flush=True)
     elif options.part == "errors":
-        rows = [row for kind in MODELS for data in options.data for row in errors_by_kind(kind, data, options.out)]
+        kinds = (*MODELS, *(f"{kind}-96" for kind in MODELS))
+        rows = [row for kind in kinds for data in options.data for row in errors_by_kind(kind, data, options.out)]
         write_table(options.out / "glass_errors.csv", rows)
     else:
         judge(options.out)

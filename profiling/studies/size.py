@@ -70,7 +70,7 @@ def figure(rows: list[dict]) -> Figure:
             ax.minorticks_off()
     for ax in axes[-1]:
         ax.set_xlabel("atoms")
-    axes[0, 0].legend(fontsize=7)
+    drawing.legend(*axes[0, 1].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=8)
     return drawing
 
 
