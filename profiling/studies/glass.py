@@ -1,7 +1,6 @@
 """A glass by machine learning against known truth: BKS with Ewald sums is the teacher, and the answer.
 
     sh profiling/studies/bks_data.sh            # labelled configurations of the teacher, liquid to glass
-    sh profiling/studies/bks_large.sh           # and in larger cells
     python -m profiling.studies.glass train sr  # and: train rsa
     python -m profiling.studies.glass quench    # teacher, SR and LR under one protocol, three seeds
     python -m profiling.studies.glass errors    # of the models, and of two trained on 96 atoms only, on the test frames
@@ -332,7 +331,7 @@ def main(arguments: list[str] | None = None) -> None:
         type=Path,
         nargs="+",
         default=[CACHE / "bks", CACHE / "bks_large"],
-        help="what bks_data.sh and bks_large.sh have made",
+        help="what bks_data.sh has made",
     )
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time")
     parts = parser.add_subparsers(dest="part", required=True)

@@ -73,12 +73,11 @@ class Attention(LongRange):
 
     def __init__(self, count: int, interactions: Sequence[int] | None):
         super().__init__()
-        chosen = tuple(range(count)) if interactions is None else tuple(interactions)
-        if not chosen or sorted(set(chosen)) != list(chosen) or not 0 <= chosen[0] <= chosen[-1] < count:
-            raise ValueError(
-                f"`interactions` must be ascending numbers of interactions, 0 to {count - 1}, got {interactions}"
-            )
-        self.interactions = chosen
+        every = list(range(count))
+        chosen = every if interactions is None else interactions
+        if not isinstance(chosen, Sequence) or not chosen or [one for one in every if one in chosen] != list(chosen):
+            raise ValueError(f"`interactions` must be ascending numbers of interactions, of {every}, got {chosen!r}")
+        self.interactions = tuple(chosen)
 
     def waves(self, graph: Graph):
         """Waves of one attention; all have the same settings."""

@@ -208,7 +208,8 @@ def describe(name: str, frames: Sequence[Frame], settings: Settings) -> list[str
     ]
     if kinds.keys() != {"Default"}:
         most = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common(8))
-        lines.append(f"  {len(kinds)} kind{'s' * (len(kinds) > 1)} of configuration: {most}{', ...' if len(kinds) > 8 else ''}")
+        kinds_of = "kind of configuration" if len(kinds) == 1 else "kinds of configuration"
+        lines.append(f"  {len(kinds)} {kinds_of}: {most}{', ...' if len(kinds) > 8 else ''}")
     ranges = []
     if settings.needs("energy"):
         ranges.append(f"energy {_range([frame.energy / len(frame) for frame in frames])} eV/atom")
