@@ -38,6 +38,7 @@ from silica_md.analysis.first_peak import first_sharp_diffraction_peak
 from silica_md.analysis.result import Analysis
 from silica_md.ase import Calculator
 from silica_md.config import Config
+from silica_md.errors import RunAborted
 from silica_md.files import replace_file
 from silica_md.folder import RunFolder
 from silica_md.labelled import ENERGY, FORCES, STRESS
@@ -51,7 +52,8 @@ from .common import CACHE, RESULTS, over_seeds, rms, trained, write_table
 ATOMS, SEEDS, SLOWER = 648, (1, 2, 3), 5.0
 TEACHER = {"potential": "bks", "coulomb": "ewald"}
 MODELS = ("sr", "rsa")
-RUNS = {"teacher": (*SEEDS, 4, 5, 6), "sr": SEEDS, "rsa": SEEDS, "teacher-slow": SEEDS}
+RUNS = {"teacher": (*SEEDS, 4, 5, 6), "sr": (*SEEDS, 4), "rsa": SEEDS, "teacher-slow": SEEDS}
+"""Seeds of every potential. SR has one more: of its first three one falls apart (two atoms meet)."""
 TITLES = {
     "teacher": "teacher (BKS, Ewald)",
     "sr": "SR",
@@ -353,7 +355,10 @@ def main(arguments: list[str] | None = None) -> None:
             # The slowest first, so that none is left alone at the end.
             tasks = [pool.submit(glass, name, seed) for name in reversed(RUNS) for seed in RUNS[name]]
             for task in tasks:
-                print(task.result(), flush=True)
+                error = task.exception()
+                if error is not None and not isinstance(error, RunAborted):
+                    raise error
+                print(error or task.result(), flush=True)
     elif options.part == "errors":
         kinds = (*MODELS, *(f"{kind}-96" for kind in MODELS))
         rows = [row for kind in kinds for data in options.data for row in errors_by_kind(kind, data, options.out)]
