@@ -1,6 +1,6 @@
 """Is long range learned? Random charges with exact Ewald labels, and molecular dimers pulled apart.
 
-    python -m profiling.studies.long_range [--only charges|dimer|dimers] [--seeds 3]
+    python -m profiling.studies.long_range [--only charges|dimer|dimers] [--seeds 3] [--layers SR "RSA intensive" ...]
 
 The same MACE (two layers, 5 Å), the same budget and seeds for every long-range layer. Charges: 400 training
 configurations of 128 charges of ±1 e (`random_charges`), 10 epochs. Dimers: binding curves of the reference data (HSE06
@@ -11,6 +11,7 @@ all six kinds. Published norms are the published layers (`rsa_kernels/nn/README.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import ase.io
@@ -49,13 +50,14 @@ PAPER = 71.6 / 97.1
 """Force error with RSA over that without, random charges: arXiv 2510.13055."""
 
 
-def charges(seeds: int, out: Path) -> None:
-    """Train every layer on random charges; errors on 100 configurations never seen."""
+def charges(layers: Sequence[str], seeds: int, out: Path) -> None:
+    """Train layers on random charges; errors on 100 configurations never seen."""
     data = CACHE / "random_charges"
     if not data.exists():
         random_charges.make(data, random_charges.COUNTS, random_charges.SUPERCELLS, seed=1)
     test, rows = ase.io.read(data / "test.xyz", ":"), []
-    for name, (kind, options) in LAYERS.items():
+    for name in layers:
+        kind, options = LAYERS[name]
         for seed in seeds_of(name, seeds):
             more = ("train_large",) if name == LARGER else ()
             settings = Settings(
@@ -82,8 +84,8 @@ def seeds_of(name: str, seeds: int) -> range:
     return range(1, min(seeds, 1 if name in FURTHER else seeds) + 1)
 
 
-def dimers(seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict], list[dict]]:
-    """Train every layer on binding curves; errors beyond the distances of the training."""
+def dimers(layers: Sequence[str], seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict], list[dict]]:
+    """Train layers on binding curves; errors beyond the distances of the training."""
     data = CACHE / "long_range" / f"dimers-{len(kinds)}"
     data.mkdir(parents=True, exist_ok=True)
     parts = {}
@@ -94,7 +96,8 @@ def dimers(seeds: int, kinds: tuple[str, ...], epochs: int) -> tuple[list[dict],
             ase.io.write(data / f"{part}.xyz", parts[part], format="extxyz")
     rows, curves = [], []
     label = "charged dimer" if len(kinds) == 1 else "six dimers"
-    for name, (kind, options) in LAYERS.items():
+    for name in layers:
+        kind, options = LAYERS[name]
         for seed in seeds_of(name, seeds if name != LARGER else 0):
             settings = Settings(
                 train_file=(str(data / "train.xyz"),),
@@ -156,13 +159,14 @@ def figure(out: Path) -> Figure:
             ax.plot(np.array(values) / np.mean(errors_of["SR"]), [place] * len(values), "o", alpha=0.7)
         ax.set_yticks(range(len(errors_of)), list(errors_of))
         ax.set_ylim(len(errors_of) - 0.5, -0.5)
-        ax.set_xscale("log")
         ax.axvline(1.0, color="gray", lw=0.8)
         if data == "random charges":
+            ax.set_xscale("log")
             ax.axvline(PAPER, color="gray", lw=0.8, ls="--")
             ax.axvline(0.3, color="gray", lw=0.8, ls=":")
             ax.set_title(f"{data}; dashed: paper, dotted: target", fontsize=9)
         else:
+            ax.set_xlim(left=0.0)
             ax.set_title(data, fontsize=9)
         ax.set_xlabel("force error / that of SR")
     if curves:
@@ -185,17 +189,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--only", choices=("charges", "dimer", "dimers"))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--layers", nargs="+", choices=list(LAYERS), default=list(LAYERS))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     wanted = (options.only,) if options.only else ("charges", "dimer", "dimers")
     if "charges" in wanted:
-        charges(options.seeds, options.out)
+        charges(options.layers, options.seeds, options.out)
     if "dimer" in wanted:
-        rows, curves = dimers(options.seeds, ("CC",), 400)
+        rows, curves = dimers(options.layers, options.seeds, ("CC",), 400)
         write_table(options.out / "long_range_dimer.csv", rows)
         write_table(options.out / "long_range_curves.csv", curves)
     if "dimers" in wanted:
-        rows, _ = dimers(options.seeds, ("CC", "CA", "PA", "CP", "PP", "AA"), 100)
+        rows, _ = dimers(options.layers, options.seeds, ("CC", "CA", "PA", "CP", "PP", "AA"), 100)
         write_table(options.out / "long_range_dimers.csv", rows)
     replace_file(options.out / "long_range.png", figure(options.out))
 
