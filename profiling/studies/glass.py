@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -347,7 +348,9 @@ def main(arguments: list[str] | None = None) -> None:
         model, record = trained(settings(options.model, options.data), WORK / options.model)
         kept = kept_model(options.out, options.model)
         kept.parent.mkdir(parents=True, exist_ok=True)
-        models.save(model, kept, record["extra"])
+        # Paths of this machine mean nothing beside a model that travels.
+        extra = json.loads(json.dumps(record["extra"]).replace(f"{CACHE.parent.parent}/", ""))
+        models.save(model, kept, extra)
     elif options.part == "quench":
         for seed in SEEDS:
             start(seed)
