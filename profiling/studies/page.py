@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from scipy.stats import ttest_ind
 
 from silica_md.files import replace_file
 
@@ -102,17 +103,19 @@ def glass_errors() -> str:
 
 
 def glasses() -> str:
-    """Structure of the glasses, mean and spread over seeds."""
+    """Structure of the glasses, mean and spread over seeds; p of Welch's t-test of a model against the teacher."""
     rows, distances = read_table(RESULTS / "glass.csv"), read_table(RESULTS / "glass_distances.csv")
     r_chi = {(row["potential"], row["seed"]): row["r_chi_1_to_10_1_A"] for row in distances}
     rows = [row | {"r_chi": r_chi[row["potential"], row["seed"]]} for row in rows]
     kinds = list(dict.fromkeys(row["potential"] for row in rows))
     heads = [f"{NAMES[kind]} ({sum(row['potential'] == kind for row in rows)})" for kind in kinds]
-    lines = [
-        [label, *(over_seeds([row for row in rows if row["potential"] == kind], column, scale) for kind in kinds)]
-        for label, column, scale in GLASS
-    ]
-    return table(["", *heads], lines)
+    lines = []
+    for label, column, scale in GLASS:
+        of = {kind: [row for row in rows if row["potential"] == kind] for kind in kinds}
+        values = {kind: [float(row[column]) for row in of[kind]] for kind in kinds}
+        chance = [ttest_ind(values["teacher"], values[kind], equal_var=False).pvalue for kind in ("sr", "rsa")]
+        lines.append([label, *(over_seeds(of[kind], column, scale) for kind in kinds), *(f"{p:.2g}" for p in chance)])
+    return table(["", *heads, "p, SR", "p, LR"], lines)
 
 
 NAMES = {
